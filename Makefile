@@ -1,0 +1,45 @@
+# MiniGPT from scratch. `make lab` opens the course, `make test` proves it; `make help` lists the rest.
+PYTHON ?= python3
+PY := .venv/bin/python
+SETUP := $(PYTHON) courseware/setup_env.py
+LAB_ARGS ?=
+
+.PHONY: help lab test book course progress reset bench verify
+help:  ## list these targets
+	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
+
+lab: data/shakespeare.txt  ## set up, get the data ready and open the course in JupyterLab
+	@$(PY) -m jupyterlab notebooks/00_start_here.ipynb $(LAB_ARGS)
+
+test:  ## set up and run every check: linter, tests, all notebooks, the website
+	@$(SETUP) --dev
+	@$(PY) -m courseware.testing
+
+book:  ## build the website and open it
+	@$(SETUP)
+	@$(PY) -m courseware.site open
+
+course:  ## run every chapter from first to last and store the outputs
+	@$(SETUP)
+	@$(PY) -m courseware run $(notdir $(wildcard notebooks/[0-9]*.ipynb))
+
+progress:  ## show what you have exported and solved
+	@$(PY) -m courseware progress
+
+verify:  ## compare the library with the chapters
+	@$(PY) -m courseware verify
+
+reset:  ## bring back the course's own version of a chapter: make reset CH=05
+	@test -n "$(CH)" || { echo "say which chapter, for example: make reset CH=05"; exit 2; }
+	@$(PY) -m courseware reset $(CH)
+
+bench:  ## measure against other people's code, side by side
+	@$(SETUP) --dev
+	@for script in benchmarks/*.py; do echo "== $$script"; $(PY) $$script || exit 1; done
+
+.PHONY: setup
+setup:
+	@$(SETUP)
+
+data/shakespeare.txt: setup
+	@test -f $@ || $(PY) -m courseware.corpus

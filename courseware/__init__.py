@@ -1,0 +1,8 @@
+"""The machine room of MiniGPT from scratch: verified export, exercise checks, loss bands, progress, figures.
+
+It serves the learner and holds none of what they build; `minigpt_lib` never imports it.
+"""
+
+from courseware.exporting import export
+
+__all__ = ["export"]

@@ -1,0 +1,80 @@
+"""Compare what a running notebook executed with what is saved on disk.
+
+The kernel knows the text of every cell that it ran, and the file holds the text of every cell that is saved.
+An export reads the file; so each exported cell, check and setup must have been run as it is saved, and
+nothing newer may have been run that is not saved.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from courseware.chapters import KINDS, Cell, Chapter
+from courseware.errors import ExportRefused
+
+
+def executed_cells() -> list[str] | None:
+    """Return the source of every cell that this kernel ran, oldest first, or None outside a notebook."""
+    try:
+        from IPython import get_ipython
+    except ImportError:
+        return None
+    shell = get_ipython()
+    if shell is None:
+        return None
+    return list(shell.history_manager.input_hist_raw[1:])
+
+
+def refuse_other_notebook(chapter: Chapter) -> None:
+    """Refuse when JupyterLab says that this kernel belongs to another file, such as a copy."""
+    session = os.environ.get("JPY_SESSION_NAME", "")
+    if session.endswith(".ipynb") and Path(session).name != chapter.path.name:
+        raise ExportRefused(
+            f"this notebook is {Path(session).name}, but export() was asked for {chapter.path.name}",
+            remedy=f"work in notebooks/{chapter.path.name}, or rename your copy to that",
+        )
+
+
+def refuse_other_state(chapter: Chapter, executed: list[str]) -> None:
+    """Refuse if a directive cell was not run as saved, or if what was run last is not saved."""
+    last_run = {text.rstrip(): order for order, text in enumerate(executed)}
+    saved = {cell.source.rstrip(): cell for cell in chapter.cells}
+    stale = [cell for text, cell in saved.items() if text not in last_run and cell.kind != "module"]
+    unsaved = [text for text in last_run if _is_directive(text) and text not in saved]
+    newest = [t for t in unsaved if not _superseded(t, last_run, saved)]
+    if not stale and not newest:
+        return
+    lines = [f"  saved but not run as saved: {_name(cell)}" for cell in stale]
+    lines += [f"  run but not saved: [{last_run[t] + 1}] `{_first_code(t)}`" for t in newest]
+    raise ExportRefused(
+        "what was executed is not what is saved",
+        details="\n".join(lines),
+        remedy="save the notebook (Ctrl+S, or Cmd+S on a Mac), then Kernel > Restart Kernel and "
+        "Run All Cells",
+    )
+
+
+def _is_directive(text: str) -> bool:
+    first = text.partition("\n")[0].strip()
+    return first.startswith("#|") and first[2:].strip().partition(":")[0] in KINDS
+
+
+def _superseded(text: str, last_run: dict[str, int], saved: dict[str, Cell]) -> bool:
+    """An old version does no harm if the saved version of the same cell was run after it."""
+    later = [t for t in saved if last_run.get(t, -1) > last_run[text]]
+    return any(_first_code(t) == _first_code(text) or _similar(t, text) for t in later)
+
+
+def _similar(one: str, other: str) -> bool:
+    first, second = set(one.splitlines()), set(other.splitlines())
+    return len(first & second) >= 0.5 * max(len(first), len(second))
+
+
+def _first_code(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines()[1:] if line.strip()]
+    return (lines or [text.strip()])[0][:60]
+
+
+def _name(cell: Cell) -> str:
+    return cell.label

@@ -1,0 +1,71 @@
+"""Shared by all tests: a small course in a temporary folder, with one chapter to export."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from courseware import paths
+
+MODULE = "#| module: toy\n# Double and halve numbers.\n#\n# Two lines of text."
+SETUP = "#| setup\nimport math"
+EXPORT = '''#| export
+import operator
+
+
+def double(x: float) -> float:
+    """Return x times two."""
+    return operator.mul(x, 2)
+'''
+CHECK = "#| check: doubles | against: by hand\nassert double(3) == 6\nassert double(0.5) == 1.0"
+
+
+def write_notebook(path: Path, cells: list[str], title: str = "# 5. Toy") -> Path:
+    """Write a notebook of one heading and these code cells."""
+    notebook = nbformat.v4.new_notebook()
+    notebook.cells = [nbformat.v4.new_markdown_cell(title)]
+    notebook.cells += [nbformat.v4.new_code_cell(source) for source in cells]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nbformat.write(notebook, path)
+    return path
+
+
+class Course:
+    """A course folder with notebooks and a library of its own."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.library = root / "minigpt_lib"
+        self.library.mkdir()
+        (self.library / "__init__.py").write_text('"""A library under test."""\n')
+        self.target = self.library / "toy.py"
+        self.environment = {
+            **os.environ,
+            "MINIGPT_ROOT": str(root),
+            "PYTHONPATH": os.pathsep.join([str(root), str(paths.CODE)]),
+        }
+
+    def chapter(self, *cells: str, name: str = "05_toy", module: str = MODULE) -> Path:
+        path = self.root / "notebooks" / f"{name}.ipynb"
+        return write_notebook(path, [module, *cells])
+
+    def good(self) -> Path:
+        return self.chapter(SETUP, EXPORT, CHECK)
+
+
+@pytest.fixture
+def course(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Course:
+    """Point courseware at an empty course in a temporary folder."""
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
+    monkeypatch.setattr(paths, "NOTEBOOKS", tmp_path / "notebooks")
+    monkeypatch.setattr(paths, "LIBRARY", tmp_path / "minigpt_lib")
+    monkeypatch.setattr(paths, "ORIGINALS", tmp_path / "originals")
+    monkeypatch.setattr(paths, "STATE", tmp_path / ".course")
+    monkeypatch.setenv("MINIGPT_ROOT", str(tmp_path))
+    for name in [m for m in sys.modules if m.startswith("minigpt_lib.toy")]:
+        del sys.modules[name]
+    return Course(tmp_path)
