@@ -127,7 +127,7 @@ class Prover:
     def watchers(self, target: stubs.Target, seconds: list[float]) -> tuple[list[int], dict]:
         """Return the first check that fails under every stub of `target`, and those that wrongly passed."""
         asleep: dict[int, str] = {}
-        likely = sorted(
+        likely = sorted(  # never by time: the table must be the same on every machine
             range(len(self.codes)), key=lambda i: (not target.named_in(self.used[i]), i)
         )
         for index in likely:

@@ -75,17 +75,31 @@ def install(dev: bool) -> None:
     python, uv = find_python(), shutil.which("uv")
     free = shutil.disk_usage(ROOT).free / 2**30
     if free < FREE_GIB and not VENV.exists():
-        print(f"Only {free:.1f} GiB of disk are free; the environment may need up to {FREE_GIB} GiB.")
+        print(
+            f"Only {free:.1f} GiB of disk are free; the environment may need up to {FREE_GIB} GiB."
+        )
     requirements = "requirements-dev.txt" if dev else "requirements.txt"
-    print(f"Setting up .venv with {'uv' if uv else 'venv and pip'}; the first time takes minutes ...")
+    print(
+        f"Setting up .venv with {'uv' if uv else 'venv and pip'}; the first time takes minutes ..."
+    )
     if not venv_python().exists():
         if VENV.exists():
             shutil.rmtree(VENV)
-        run([uv, "venv", "--python", python, str(VENV)] if uv else [python, "-m", "venv", str(VENV)])
+        run(
+            [uv, "venv", "--python", python, str(VENV)] if uv else [python, "-m", "venv", str(VENV)]
+        )
     pip = [uv, "pip", "install", "--python", str(venv_python())]
     if not uv:
         pip = [str(venv_python()), "-m", "pip", "install", "--disable-pip-version-check"]
     run([*pip, "--quiet", "-r", requirements, "-c", LOCK.name])
+    _make_importable()
+
+
+def _make_importable() -> None:
+    """Let every notebook import `courseware` and `minigpt_lib` from this folder, wherever it runs."""
+    code = "import sysconfig; print(sysconfig.get_path('purelib'))"
+    done = subprocess.run([venv_python(), "-c", code], capture_output=True, text=True, check=True)
+    Path(done.stdout.strip(), "minigpt_course.pth").write_text(f"{ROOT}\n", encoding="utf-8")
 
 
 def main() -> None:

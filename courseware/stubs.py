@@ -137,7 +137,10 @@ def stub_function(real: Callable, kind: str) -> Callable:
             raise StubError(f"{getattr(real, '__name__', 'this')} was replaced by a stub")
         if kind == KINDS[1]:
             return None
-        return spoil(real(*args, **kwargs))
+        answer = spoil(real(*args, **kwargs))
+        if answer is None:  # a procedure, such as save(): doing nothing, above, was the test
+            raise StubError("there is no answer to spoil")
+        return answer
 
     return stub
 
