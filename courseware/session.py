@@ -8,22 +8,39 @@ nothing newer may have been run that is not saved.
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
+from typing import Any
 
 from courseware.chapters import KINDS, Cell, Chapter
 from courseware.errors import ExportRefused
 
 
+_watched: list[str] = []
+
+
+def _shell() -> Any:
+    ipython = sys.modules.get("IPython")
+    return ipython.get_ipython() if ipython else None
+
+
+def watch() -> None:
+    """Note every cell that runs from now on; called when courseware is imported.
+
+    A kernel keeps the history itself, but a runner such as nbval asks it not to.
+    """
+    shell = _shell()
+    if shell is not None:
+        shell.events.register("post_run_cell", lambda result: _watched.append(result.info.raw_cell))
+
+
 def executed_cells() -> list[str] | None:
     """Return the source of every cell that this kernel ran, oldest first, or None outside a notebook."""
-    try:
-        from IPython import get_ipython
-    except ImportError:
-        return None
-    shell = get_ipython()
+    shell = _shell()
     if shell is None:
         return None
-    return list(shell.history_manager.input_hist_raw[1:])
+    history = [text for text in shell.history_manager.input_hist_raw if text.strip()]
+    return history if len(history) > 1 else list(_watched)
 
 
 def refuse_other_notebook(chapter: Chapter) -> None:
@@ -46,7 +63,7 @@ def refuse_other_state(chapter: Chapter, executed: list[str]) -> None:
     if not stale and not newest:
         return
     lines = [f"  saved but not run as saved: {_name(cell)}" for cell in stale]
-    lines += [f"  run but not saved: [{last_run[t] + 1}] `{_first_code(t)}`" for t in newest]
+    lines += [f"  run but not saved: `{_first_code(t)}`" for t in newest]
     raise ExportRefused(
         "what was executed is not what is saved",
         details="\n".join(lines),

@@ -76,7 +76,9 @@ def targets(module: types.ModuleType, public: list[str]) -> list[Target]:
         thing = getattr(module, name)
         if isinstance(thing, type) and thing.__module__ == module.__name__:
             found.append(Target(name, name, None))
-            for attribute, member in vars(thing).items():
+            mine = [base for base in thing.__mro__ if base.__module__ == module.__name__]
+            members = {k: v for base in reversed(mine) for k, v in vars(base).items()}
+            for attribute, member in members.items():
                 if _is_member(attribute, member, module.__name__):
                     found.append(Target(f"{name}.{attribute}", name, attribute))
         elif not isinstance(thing, type) and _is_function(thing, module.__name__):
