@@ -13,6 +13,7 @@ import importlib
 import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -129,7 +130,9 @@ def prove(chapter: Chapter, candidate: Candidate) -> dict:
             f"{chapter.stem} proves nothing: it has no cell that begins with `#| check:`",
             remedy="follow each exported cell with a check that compares it with an independent reference",
         )
-    with tempfile.TemporaryDirectory(prefix="minigpt-proof-") as folder:
+    for left_over in paths.STATE.glob("proof-*"):  # of an export that was killed
+        shutil.rmtree(left_over, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix="proof-", dir=paths.STATE) as folder:
         answer = _run_prover(chapter, candidate, Path(folder))
     if answer["error"]:
         _refuse_failure(chapter, candidate, answer["error"], "the module and the setup cells")

@@ -76,14 +76,22 @@ def targets(module: types.ModuleType, public: list[str]) -> list[Target]:
         thing = getattr(module, name)
         if isinstance(thing, type) and thing.__module__ == module.__name__:
             found.append(Target(name, name, None))
-            mine = [base for base in thing.__mro__ if base.__module__ == module.__name__]
-            members = {k: v for base in reversed(mine) for k, v in vars(base).items()}
-            for attribute, member in members.items():
+            for attribute, member in _own_members(thing, module.__name__, public).items():
                 if _is_member(attribute, member, module.__name__):
                     found.append(Target(f"{name}.{attribute}", name, attribute))
         elif not isinstance(thing, type) and _is_function(thing, module.__name__):
             found.append(Target(name, name, None))
     return found
+
+
+def _own_members(cls: type, module: str, public: list[str]) -> dict[str, Any]:
+    """Return what a class defines itself or takes from private bases; public bases answer for themselves."""
+    mine = [cls]
+    for base in cls.__mro__[1:]:
+        if base.__module__ != module or base.__name__ in public:
+            break
+        mine.append(base)
+    return {name: member for base in reversed(mine) for name, member in vars(base).items()}
 
 
 def _is_function(thing: Any, module: str) -> bool:

@@ -138,7 +138,8 @@ def judge(exercise: Exercise, answer: Any) -> Verdict:
     if answer is None or answer is ...:
         return Verdict("not attempted")
     mine = collect(exercise.run, answer)
-    if mine and mine[-1][1] == Raised("NotImplementedError", "", ""):
+    last = mine[-1][1] if mine else None
+    if isinstance(last, Raised) and last.kind == "NotImplementedError":
         return Verdict("not attempted")
     expected = exercise.results_of("reference", exercise.reference)
     if same_results(mine, expected, exercise.tolerance):
