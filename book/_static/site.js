@@ -1,0 +1,85 @@
+// Loaded on every page: mounts the interactive figures, labels the cells of the export, names nameless buttons.
+
+const dataOf = (el) => JSON.parse(el.querySelector('script[type="application/json"]')?.textContent ?? "null");
+
+/** Replace each `.twin` by the figure of `twins/<name>.js`; on any failure its description stays. */
+async function mountTwins() {
+  for (const el of document.querySelectorAll(".twin[data-twin]")) {
+    const name = el.dataset.twin;
+    if (!/^[a-z0-9-]+$/.test(name)) continue;
+    const data = dataOf(el);
+    const alt = el.querySelector(".twin-alt");
+    try {
+      const { default: mount } = await import(new URL(`twins/${name}.js`, import.meta.url));
+      el.setAttribute("role", "group");
+      el.setAttribute("aria-label", alt?.textContent ?? name);
+      alt?.remove();
+      mount(el, data);
+      el.dataset.mounted = "true";
+    } catch (error) {
+      if (alt) el.append(alt);
+      console.error(`the interactive figure ${name} did not start:`, error);
+    }
+  }
+}
+
+const ROLES = {
+  export: ["Library", "this cell becomes part of minigpt_lib"],
+  check: ["Proof", "of the library's code"],
+  setup: ["Setup", "for the checks; not exported"],
+  module: ["Module", "the name and the description of this chapter's module"],
+};
+
+/** Say in words, above the cell, what a first line such as `#| export` means. */
+function labelCells() {
+  for (const cell of document.querySelectorAll("div.cell")) {
+    const code = cell.querySelector(".cell_input pre");
+    const role = code?.textContent.match(/^#\|\s*(export|check|setup|module)\b/)?.[1];
+    if (!role) continue;
+    const [name, ...rest] = ROLES[role];
+    const claim = code.textContent.match(/^#\|\s*check:\s*([^|\n]+?)\s*(?:\|\s*against:\s*(.+))?\n/);
+    const meaning = claim ? claim[1] + (claim[2] ? `, against ${claim[2]}` : "") : rest[0];
+    const label = Object.assign(document.createElement("div"), { className: "cell-role" });
+    label.append(Object.assign(document.createElement("strong"), { textContent: name }), meaning);
+    cell.classList.add(`role-${role}`);
+    cell.prepend(label);
+  }
+}
+
+/** What scrolls sideways must be reachable with the keyboard. */
+function focusScrollers() {
+  const wide = ".bd-article pre, .cell_output, .cell_output .output, .pst-scrollable-table-container, .strip, mjx-container[display='true']";
+  for (const el of document.querySelectorAll(wide)) {
+    if (el.scrollWidth > el.clientWidth && !el.hasAttribute("tabindex")) el.tabIndex = 0;
+  }
+}
+
+/** The theme leaves some controls without a name, or with one that differs from what is seen. */
+function nameControls() {
+  for (const el of document.querySelectorAll("button, label, a.btn, input[type=checkbox]")) {
+    const seen = el.textContent.trim() || el.getAttribute("aria-label") || el.labels?.[0]?.textContent.trim();
+    const tip = el.title || el.dataset.bsTitle || el.dataset.bsOriginalTitle;
+    if (!seen) el.setAttribute("aria-label", tip || "Open or close the menu");
+  }
+  for (const el of document.querySelectorAll(".toctree-toggle, input.toctree-checkbox")) {
+    el.setAttribute("aria-label", "Open or close this section");
+  }
+  for (const el of document.querySelectorAll(".search-button-field[aria-label], .theme-switch-button[aria-label]")) {
+    if (el.textContent.trim()) el.removeAttribute("aria-label");
+  }
+  const brand = document.querySelector(".bd-sidebar-primary .navbar-brand")?.closest(".sidebar-primary-item");
+  brand?.setAttribute("role", "navigation");
+  brand?.setAttribute("aria-label", "The course");
+}
+
+labelCells();
+nameControls();
+await mountTwins();
+focusScrollers();
+addEventListener("resize", focusScrollers);
+if (document.querySelector(".math")) {
+  if (document.readyState !== "complete") await new Promise((done) => addEventListener("load", done));
+  await window.MathJax?.startup?.promise;
+  focusScrollers();
+}
+document.documentElement.dataset.ready = "true";

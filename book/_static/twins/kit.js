@@ -1,0 +1,50 @@
+// What the twins share: building elements, labelled controls, token boxes, numbers.
+
+export const PALETTE = ["#0072B2", "#E69F00", "#009E73", "#56B4E9", "#D55E00", "#CC79A7"];
+export const colourOf = (i) => PALETTE[i % PALETTE.length];
+
+let count = 0;
+
+/** Build an element: `h("p", {class: "note"}, "text", child)`; `on…` attributes become listeners. */
+export function h(tag, attributes = {}, ...children) {
+  const el = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (name.startsWith("on")) el.addEventListener(name.slice(2), value);
+    else if (value === true) el.setAttribute(name, "");
+    else if (value !== false && value != null) el.setAttribute(name, value);
+  }
+  el.append(...children);
+  return el;
+}
+
+/** A control with its visible label in one row; returns {row, control}. */
+export function labelled(text, control, ...after) {
+  control.id ||= `twin-${(count += 1)}`;
+  return { row: h("div", { class: "twin-row" }, h("label", { for: control.id }, text), control, ...after), control };
+}
+
+/** A slider that shows its value; `change` is called with the number. */
+export function slider(text, { min, max, step = 1, value, format = String }, change) {
+  const shown = h("span", { class: "twin-value", "aria-hidden": "true" }, format(value)); // the slider itself says it
+  const control = h("input", { type: "range", min, max, step, value });
+  const { row } = labelled(text, control, shown);
+  const update = () => {
+    shown.textContent = format(Number(control.value));
+    control.setAttribute("aria-valuetext", shown.textContent);
+  };
+  control.addEventListener("input", () => { update(); change(Number(control.value)); });
+  update();
+  return { row, control, update };
+}
+
+/** How a character is shown: a space and a line break are visible. */
+export const visible = (c) => (c === "\n" ? "\u23CE" : c === " " ? "\u2423" : c);
+
+/** How a character is read out or listed. */
+export const spoken = (c) => (c === "\n" ? "line break" : c === " " ? "space" : c);
+
+/** One token: its text in a tinted box, a small note below. */
+export function token(text, note, colour) {
+  const style = colour ? `--token:${colour}` : null;
+  return h("span", { class: colour ? "token" : "token out", style }, h("b", {}, visible(text)), h("small", {}, note));
+}

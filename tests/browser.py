@@ -1,0 +1,59 @@
+"""A headless Chromium for the tests: found on this computer, never downloaded."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import pytest
+
+_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+_MAC = "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome"
+_FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+def executable() -> str | None:
+    """Return the path of an installed Chromium: $CHROMIUM, or the first of the usual names."""
+    candidates = [os.environ.get("CHROMIUM"), *map(shutil.which, _NAMES), _MAC]
+    return next((path for path in candidates if path and Path(path).exists()), None)
+
+
+@contextlib.contextmanager
+def launched() -> Iterator[Any]:
+    """Yield a running browser; skip the test, with the reason, where there is none."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    path = executable()
+    if path is None:
+        pytest.skip("no Chromium found: install one, or set CHROMIUM to its path")
+    with playwright.sync_playwright() as engine:
+        browser = engine.chromium.launch(executable_path=path, args=_FLAGS)
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
+@contextlib.contextmanager
+def served(folder: Path) -> Iterator[str]:
+    """Serve `folder` on this computer and yield the address of its root."""
+    from courseware import site
+
+    with site.serve(folder) as server:
+        thread = Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+        thread.join()

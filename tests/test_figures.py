@@ -1,0 +1,148 @@
+"""Figures and widgets as they reach a page: well-formed, described, and the same bytes every time."""
+
+from __future__ import annotations
+
+import json
+import re
+from xml.etree import ElementTree
+
+import ipywidgets
+import matplotlib
+import numpy as np
+import pytest
+
+matplotlib.use("agg")
+
+import matplotlib.pyplot as plt
+
+from courseware import figures, widgets
+
+
+@pytest.fixture(autouse=True)
+def house_style():
+    with matplotlib.rc_context():
+        figures.style()
+        yield
+    plt.close("all")
+
+
+def plot(size=(7.0, 3.6), title="a < b & c"):
+    figure, axes = plt.subplots(figsize=size)
+    axes.plot([0, 1, 2], [3, 2, 1.5], color=figures.COLOURS["train"], label="train")
+    axes.axhline(2, color=figures.COLOURS["reference"], linestyle="--")
+    axes.scatter([0, 1], [2, 2])
+    axes.fill_between([0, 1], [1, 1], [2, 2], color=figures.COLOURS["band"])
+    axes.set(title=title, xlabel="steps", ylabel="loss $L$ (nats per token)")
+    axes.legend()
+    return figure
+
+
+def test_a_figure_is_wellformed_and_described():
+    markup = figures.to_html(plot(), alt='loss "falls" <fast>', caption="A & B")
+    root = ElementTree.fromstring(markup)
+    svg = root.find("svg")
+    assert svg.get("role") == "img" and svg.get("aria-label") == 'loss "falls" <fast>'
+    assert root.find("figcaption").text == "A & B"
+    assert "a < b & c" in "".join(svg.itertext())
+
+
+def test_a_figure_takes_the_colours_of_the_page():
+    markup = figures.to_html(plot(), alt="loss")
+    assert "#000000" not in markup and "currentColor" in markup
+    assert figures.COLOURS["train"].lower() in markup.lower()
+    assert "<style" not in markup, "a style element in a figure would apply to the whole page"
+    assert "font-family: " not in markup and "#ffffff" not in markup
+
+
+def test_text_is_as_large_as_the_pages():
+    markup = figures.to_html(plot(), alt="loss")
+    width = float(re.search(r'viewBox="0 0 (\S+)', markup)[1])
+    on_page = [float(size) * 700 / width for size in re.findall(r"font-size: ([\d.]+)px", markup)]
+    assert min(on_page) >= 16
+
+
+def test_the_same_figure_gives_the_same_bytes():
+    assert figures.to_html(plot(), alt="loss") == figures.to_html(plot(), alt="loss")
+
+
+def test_the_ids_of_two_figures_differ():
+    ids = [
+        set(re.findall(r' id="([^"]+)"', figures.to_html(plot(title=title), alt="loss")))
+        for title in ("one", "two")
+    ]
+    assert ids[0] and ids[1] and not ids[0] & ids[1]
+    markup = figures.to_html(plot(), alt="loss")
+    defined = re.findall(r' id="([^"]+)"', markup)
+    referred = set(re.findall(r"url\(#([^)]+)\)", markup)) | set(
+        re.findall(r'href="#([^"]+)"', markup)
+    )
+    assert sorted(defined) == sorted(referred)
+
+
+def test_an_image_is_kept_inside_the_figure():
+    figure, axes = plt.subplots()
+    axes.imshow(np.eye(3), vmin=0, vmax=1)
+    assert 'href="data:image/png;base64,' in figures.to_html(figure, alt="a diagonal")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "size", "part"),
+    [({"alt": " "}, (7, 3), "description"), ({"alt": "x"}, (9, 3), "at most 7 inches")],
+)
+def test_a_figure_that_cannot_be_read_is_refused(arguments, size, part):
+    with pytest.raises(ValueError, match=part):
+        figures.to_html(plot(size), **arguments)
+
+
+def shown(monkeypatch, action):
+    calls = []
+    monkeypatch.setattr("IPython.display.display", lambda data, raw: calls.append(data))
+    action()
+    return calls[0]
+
+
+def test_show_closes_the_figure(monkeypatch):
+    figure = plot()
+    bundle = shown(monkeypatch, lambda: figures.show(figure, alt="loss falls"))
+    assert bundle["text/plain"] == "Figure: loss falls"
+    assert bundle["text/html"].startswith("<figure")
+    assert not plt.fignum_exists(figure.number)
+
+
+def test_a_widget_brings_its_twin(monkeypatch):
+    widget = ipywidgets.IntSlider(description="Start")
+    bundle = shown(
+        monkeypatch,
+        lambda: widgets.show(widget, twin="batch-slicer", data={"text": "ab"}, alt="A slider."),
+    )
+    view = bundle["application/vnd.jupyter.widget-view+json"]
+    assert view["model_id"] == widget.model_id
+    assert bundle["text/plain"] == "A slider."
+    assert 'data-twin="batch-slicer"' in bundle["text/html"]
+
+
+@pytest.mark.parametrize(
+    "text", ["</script><script>alert(1)", "<!--", "a & b", "\u2028", "é😀", '"\\']
+)
+def test_no_text_leaves_the_data(text):
+    markup = widgets.twin_html("char-ids", {"text": text}, alt="<b>")
+    inside = re.fullmatch(
+        r'<div class="twin" data-twin="char-ids"><script type="application/json">([^<>&]*)'
+        r'</script><p class="twin-alt">&lt;b&gt;</p></div>',
+        markup,
+    )
+    assert json.loads(inside[1]) == {"text": text}
+
+
+@pytest.mark.parametrize(
+    ("twin", "data", "alt", "part"),
+    [
+        ("../x", {}, "a", "twin's name"),
+        ("x", {}, "", "description"),
+        ("x", {"a": {1}}, "a", "expected data"),
+        ("x", float("nan"), "a", "expected data"),
+    ],
+)
+def test_a_twin_that_cannot_work_is_refused(twin, data, alt, part):
+    with pytest.raises(ValueError, match=part):
+        widgets.twin_html(twin, data, alt)

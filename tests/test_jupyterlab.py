@@ -1,0 +1,166 @@
+"""A reader's first quarter of an hour: JupyterLab, chapter 1, Run All, the export, the widget."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import browser as browsers
+import pytest
+
+from courseware import paths
+
+pytestmark = [pytest.mark.slow, pytest.mark.browser]
+NOTEBOOK = "notebooks/01_characters.ipynb"
+PATIENCE = 120  # seconds; it takes about 20
+_COPIED = (
+    "notebooks",
+    "courseware",
+    "minigpt_lib",
+    "exercises",
+    "solutions",
+    "data",
+    "pyproject.toml",
+)
+
+
+@pytest.fixture
+def course_copy(tmp_path: Path) -> Path:
+    """Copy the course to a temporary folder, with the chapter's module removed from the library."""
+    root = tmp_path / "course"
+    root.mkdir()
+    for name in _COPIED:
+        source = paths.CODE / name
+        if source.is_dir():
+            skip = shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints")
+            shutil.copytree(source, root / name, ignore=skip)
+        elif source.exists():
+            shutil.copy(source, root / name)
+    (root / "minigpt_lib" / "char_tokenizer.py").unlink(missing_ok=True)
+    return root
+
+
+@contextlib.contextmanager
+def jupyterlab(root: Path, home: Path) -> Iterator[str]:
+    """Run JupyterLab on `root`, with all its own files below `home`; yield its address."""
+    settings = home / "settings" / "@jupyterlab" / "notebook-extension"
+    settings.mkdir(parents=True, exist_ok=True)
+    # All cells in the page, not only those on the screen.
+    (settings / "tracker.jupyterlab-settings").write_text('{"windowingMode": "none"}')
+    lab = home / "config" / "labconfig"
+    lab.mkdir(parents=True)
+    # The news service would ask another server.
+    off = {"@jupyterlab/apputils-extension:announcements": True}
+    (lab / "page_config.json").write_text(json.dumps({"disabledExtensions": off}))
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("JUPYTER", "MINIGPT"))}
+    environment |= {
+        "JUPYTER_CONFIG_DIR": str(home / "config"),
+        "JUPYTER_DATA_DIR": str(home / "share"),
+        "JUPYTER_RUNTIME_DIR": str(home / "runtime"),
+        "JUPYTERLAB_SETTINGS_DIR": str(home / "settings"),
+        "JUPYTERLAB_WORKSPACES_DIR": str(home / "workspaces"),
+        "IPYTHONDIR": str(home / "ipython"),
+        "PYTHONPATH": str(root),
+        "MINIGPT_ROOT": str(root),
+    }
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", f"--port={port}"]
+    command += ["--ServerApp.ip=127.0.0.1", "--ServerApp.port_retries=0", f"--notebook-dir={root}"]
+    command += ["--IdentityProvider.token=", "--ServerApp.password="]
+    log = home / "log.txt"
+    with log.open("w") as file:
+        server = subprocess.Popen(
+            command, env=environment, cwd=root, stdout=file, stderr=subprocess.STDOUT
+        )
+    try:
+        address = f"http://127.0.0.1:{port}"
+        wait_for(lambda: ask(f"{address}/api/status"), lambda: log.read_text()[-2000:])
+        yield address
+    finally:
+        server.terminate()
+        try:
+            server.wait(20)
+        except subprocess.TimeoutExpired:
+            server.kill()
+            server.wait()
+
+
+def ask(url: str):
+    """Return the JSON answer of `url`, or None while there is none."""
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            return json.load(answer)
+    except (urllib.error.URLError, OSError):
+        return None
+
+
+def wait_for(condition, describe):
+    """Return the condition's value as soon as it is true; fail with a description when it stays false."""
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end:
+        value = condition()
+        if value:
+            return value
+        time.sleep(0.2)
+    pytest.fail(f"nothing happened for {PATIENCE} s: {describe()}")
+
+
+def idle(address: str) -> bool:
+    sessions = ask(f"{address}/api/sessions") or []
+    return bool(sessions) and all(s["kernel"]["execution_state"] == "idle" for s in sessions)
+
+
+def test_a_reader_runs_chapter_one_and_exports_it(course_copy, tmp_path):
+    home = tmp_path / "jupyter"
+    with browsers.launched() as chromium, jupyterlab(course_copy, home) as address:
+        page = chromium.new_page(viewport={"width": 1400, "height": 1000})
+        strangers = []
+        page.on(
+            "request",
+            lambda request: (
+                None
+                if request.url.startswith(
+                    (address, address.replace("http", "ws"), "data:", "blob:")
+                )
+                else strangers.append(request.url)
+            ),
+        )
+        page.goto(f"{address}/lab/tree/{NOTEBOOK}?reset")
+        page.wait_for_selector(".jp-NotebookPanel .jp-Cell", timeout=PATIENCE * 1000)
+        # Run All before the kernel is idle would ask for a kernel and run nothing.
+        wait_for(lambda: idle(address), lambda: "the kernel did not become idle")
+        page.get_by_role("menuitem", name="Run", exact=True).click()
+        page.get_by_text("Run All Cells", exact=True).click()
+
+        outputs = page.locator(".jp-NotebookPanel .jp-OutputArea-output")
+        last = page.locator(".jp-CodeCell").last.locator(".jp-OutputArea-output")
+        wait_for(last.count, lambda: outputs.all_inner_texts()[-3:])
+        assert "exported" in last.first.inner_text()
+        errors = page.locator("[data-mime-type='application/vnd.jupyter.stderr']")
+        assert errors.all_inner_texts() == []
+        module = course_copy / "minigpt_lib" / "char_tokenizer.py"
+        assert "class CharTokenizer" in module.read_text(encoding="utf-8")
+
+        # What is typed reaches Python, and Python's answer comes back.
+        field = page.locator(".widget-text input").first
+        field.fill("to€")
+        field.press("Tab")
+        answer = page.locator(".widget-html").filter(has_text="Refused")
+        answer.first.wait_for(timeout=20_000)
+        assert "U+20AC" in answer.first.inner_text()
+        field.fill("to be")
+        field.press("Tab")
+        page.locator(".widget-html").filter(has_text="5 tokens").first.wait_for(timeout=20_000)
+        assert not strangers
