@@ -9,6 +9,7 @@ help:  ## list these targets
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
 
 lab: data/shakespeare.txt  ## set up, get the data ready and open the course in JupyterLab
+	@$(PY) -m jupyter trust $(wildcard notebooks/*.ipynb exercises/*.ipynb solutions/*.ipynb) > /dev/null
 	@$(PY) -m jupyterlab notebooks/00_start_here.ipynb $(LAB_ARGS)
 
 test:  ## set up and run every check: linter, tests, all notebooks, the website

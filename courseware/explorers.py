@@ -12,7 +12,7 @@ _PALETTE = ("#0072B2", "#E69F00", "#009E73", "#56B4E9", "#D55E00", "#CC79A7")
 
 def token_box(text: str, note: str, colour: str) -> str:
     """Return the HTML of one token: its text in a tinted box, a small note below."""
-    shown = html.escape(text).replace(" ", "&nbsp;").replace("\n", "&#9166;")
+    shown = html.escape(text).replace(" ", "␣").replace("\n", "⏎")
     return (
         f'<span style="display:inline-block;margin:2px;padding:1px 5px;border-radius:4px;'
         f'border:1px solid {colour};background:{colour}26;text-align:center;line-height:1.25">'

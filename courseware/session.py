@@ -15,7 +15,6 @@ from typing import Any
 from courseware.chapters import KINDS, Cell, Chapter
 from courseware.errors import ExportRefused
 
-
 _watched: list[str] = []
 
 
