@@ -8,8 +8,7 @@ LAB_ARGS ?=
 help:  ## list these targets
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
 
-lab: data/shakespeare.txt  ## set up, get the data ready and open the course in JupyterLab
-	@$(PY) -m jupyter trust $(wildcard notebooks/*.ipynb exercises/*.ipynb solutions/*.ipynb) > /dev/null
+lab: data/shakespeare.txt .course/trusted  ## set up, get the data ready and open the course in JupyterLab
 	@$(PY) -m jupyterlab notebooks/00_start_here.ipynb $(LAB_ARGS)
 
 test:  ## set up and run every check: linter, tests, all notebooks, the website
@@ -41,6 +40,12 @@ bench:  ## measure against other people's code, side by side
 .PHONY: setup
 setup:
 	@$(SETUP)
+
+# JupyterLab shows the stored figures of a notebook only if it was signed on this computer.
+NOTEBOOKS := $(wildcard notebooks/*.ipynb exercises/*.ipynb solutions/*.ipynb)
+.course/trusted: $(NOTEBOOKS) | setup
+	@$(PY) -m jupyter trust $(NOTEBOOKS) > /dev/null
+	@mkdir -p .course && touch $@
 
 data/shakespeare.txt: setup
 	@test -f $@ || $(PY) -m courseware.corpus
