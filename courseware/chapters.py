@@ -96,6 +96,12 @@ class Chapter:
         return ["".join(c["source"]) for c in cells if c["cell_type"] == "code"]
 
     @cached_property
+    def markdown(self) -> list[str]:
+        """Return the source of every Markdown cell, in order."""
+        cells = self._notebook["cells"]
+        return ["".join(c["source"]) for c in cells if c["cell_type"] == "markdown"]
+
+    @cached_property
     def cells(self) -> list[Cell]:
         """Return the cells that carry a directive, in order."""
         found = (parse_cell(n, source) for n, source in enumerate(self.code, 1))

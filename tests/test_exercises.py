@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from courseware import paths, progress
+from courseware.chapters import all_chapters
 from courseware.exercises import check, find, generate, hint, learner, registry, solution
 from courseware.exercises.engine import Exercise, judge, same
 
@@ -81,6 +82,18 @@ def test_the_course_asks_enough():
         least = 6 if exercise.name in ("attention", "causal_mask", "sampler") else 3
         assert len(exercise.wrong) >= least, exercise.name
         assert exercise.hints and exercise.minutes > 0 and exercise.difficulty in (1, 2, 3)
+
+
+def test_where_to_look_is_a_place_that_exists():
+    headings = {
+        c.number: set(re.findall(r"^## (.+)$", "\n".join(c.markdown), re.MULTILINE))
+        for c in all_chapters()
+    }
+    places = [
+        (int(n), h) for _, w in WRONG for n, h in re.findall(r'chapter (\d+), "(.+?)"', w.look)
+    ]
+    assert len(places) >= 8
+    assert [place for place in places if place[1] not in headings[place[0]]] == []
 
 
 def test_exercises_are_in_step_with_solutions():

@@ -577,6 +577,8 @@ def test_every_committed_module_is_what_its_chapter_writes():
     assert problems == {}, "\n".join(problems.values())
 
 
-@pytest.mark.skipif(not os.environ.get("CI"), reason="a learner's own chapters may differ; CI compares")
+@pytest.mark.skipif(
+    not os.environ.get("CI"), reason="a learner's own chapters may differ; CI compares"
+)
 def test_the_originals_are_in_step():
     assert originals.differing() == [], "run: python -m courseware freeze"

@@ -71,7 +71,7 @@ CODEC = Exercise(
         WrongAnswer(
             "in order of appearance",
             "The ids follow the first appearance of each character, so another text renumbers everything.",
-            "chapter 1, Break it",
+            'chapter 1, "Break it"',
             _codec(order=dict.fromkeys),
         ),
         WrongAnswer(
@@ -89,7 +89,7 @@ CODEC = Exercise(
         WrongAnswer(
             "the unknown vanishes",
             "encode('hex') skipped the x. A tokenizer that drops characters can never give the text back.",
-            "chapter 1, The checks",
+            'chapter 1, "The checks"',
             _codec(skip=True),
         ),
         WrongAnswer(

@@ -36,7 +36,7 @@ EXTEND = Exercise(
         WrongAnswer(
             "old ids changed",
             "You sorted all characters together, so old ones moved to other places: a trained model would read nonsense.",
-            "chapter 1, Break it",
+            'chapter 1, "Break it"',
             lambda alphabet, text: "".join(sorted(set(alphabet + text))),
         ),
         WrongAnswer(

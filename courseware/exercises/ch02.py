@@ -270,7 +270,7 @@ ENCODE = Exercise(
         WrongAnswer(
             "leftmost first",
             "You merge the leftmost known pair. In training 'th' was merged before 'st', so 'sth' must give s + th.",
-            "chapter 2, Break it",
+            'chapter 2, "Break it"',
             _encoded(lambda known, pairs, ranks: known[0]),
         ),
         WrongAnswer(

@@ -52,7 +52,7 @@ SPLIT = Exercise(
         WrongAnswer(
             "shuffled before splitting",
             "You shuffled single tokens. The text is destroyed, and neighbours of validation tokens are in training.",
-            "chapter 3, The split: contiguous",
+            'chapter 3, "Set a part aside"',
             _shuffled,
         ),
         WrongAnswer(
@@ -119,7 +119,7 @@ BATCH = Exercise(
         WrongAnswer(
             "y is x",
             "The targets are the inputs. The model would learn to copy, and its loss would go to 0.",
-            "chapter 3, Break it",
+            'chapter 3, "Break it: forget the shift"',
             _shifted(0),
         ),
         WrongAnswer(

@@ -59,7 +59,7 @@ CROSS_ENTROPY = Exercise(
         WrongAnswer(
             "overflow",
             "Right for small logits, but exp(1000) is infinite in float32. Subtract each row's largest logit first.",
-            "chapter 4, Break it",
+            'chapter 4, "Break it: a softmax without the subtraction"',
             _entropy(stable=False),
         ),
         WrongAnswer(
@@ -83,7 +83,7 @@ CROSS_ENTROPY = Exercise(
         WrongAnswer(
             "bits instead of nats",
             "You used the logarithm to base 2. The task asks for nats, the natural logarithm.",
-            "chapter 4, Units",
+            'chapter 4, "Two other ways to say it"',
             _entropy(unit=math.log(2)),
         ),
         WrongAnswer(

@@ -197,7 +197,7 @@ MLP_BIGRAM = Exercise(
         WrongAnswer(
             "bits instead of nats",
             "You divided by ln 2. That is bits per character, a fine unit, but the task asks for nats.",
-            "chapter 4, Units",
+            'chapter 4, "Two other ways to say it"',
             _variant("bits"),
         ),
         WrongAnswer(
@@ -209,7 +209,7 @@ MLP_BIGRAM = Exercise(
         WrongAnswer(
             "too good to be true",
             f"Below {LOWEST} nats: one character does not tell that much about the next. Has it seen val_ids?",
-            "chapter 3, The split",
+            'chapter 3, "Set a part aside"',
             _peeked,
         ),
     ),
