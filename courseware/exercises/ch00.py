@@ -21,9 +21,9 @@ def char_codec(text):
     return encode, decode
 
 
-def _codec(order=sorted, first=0, join="".join, skip=False):
+def _codec(order=lambda text: sorted(set(text)), first=0, join="".join, skip=False):
     def answer(text):
-        alphabet = list(order(set(text) if order is sorted else text))
+        alphabet = list(order(text))
         id_of = {character: i for i, character in enumerate(alphabet, first)}
 
         def encode(text):
@@ -73,6 +73,12 @@ CODEC = Exercise(
             "The ids follow the first appearance of each character, so another text renumbers everything.",
             'chapter 1, "Break it"',
             _codec(order=dict.fromkeys),
+        ),
+        WrongAnswer(
+            "the alphabet is not sorted",
+            "You used a set as it comes. Its order changes from one start of Python to the next, and the ids with it.",
+            "sorted(set(text))",
+            _codec(order=lambda text: list(set(text))),
         ),
         WrongAnswer(
             "ids begin at 1",

@@ -146,6 +146,14 @@ def _run_strictly(answer):
         yield f"encode_strictly({text!r}, 'abn')", outcome
 
 
+def _given(text, alphabet):
+    """Return the id of each character; ValueError names the first unknown one and its position."""
+    ids = []
+    for character in text:
+        ids.append(alphabet.find(character))
+    return ids
+
+
 def _strictly(find):
     def answer(text, alphabet):
         unknown = [(i, c) for i, c in enumerate(text) if c not in alphabet]
@@ -169,6 +177,7 @@ STRICTLY = Exercise(
     ),
     run=_run_strictly,
     reference=encode_strictly,
+    given=_given,
     explanation="str.find answers -1 instead of failing, and alphabet[-1] is a real character: the mistake stays hidden.",
     wrong=(
         WrongAnswer(

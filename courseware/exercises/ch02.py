@@ -1,7 +1,8 @@
-"""Exercises of chapter 02: count pairs, merge one, and apply merges in the right order."""
+"""Exercises of chapter 02: count pairs, choose one, merge it, and apply merges in the right order."""
 
 from __future__ import annotations
 
+from courseware.exercises.bpe_order import BEST, ENCODE
 from courseware.exercises.engine import Exercise, WrongAnswer
 
 # --- count pairs ---
@@ -196,102 +197,4 @@ MERGE = Exercise(
     ),
 )
 
-# --- find the bug: the order of merges ---
-
-
-def encode_word(word, ranks):
-    parts = list(word)
-    while len(parts) > 1:
-        pairs = [a + b for a, b in zip(parts, parts[1:], strict=False)]
-        best = min(range(len(pairs)), key=lambda i: ranks.get(pairs[i], float("inf")))
-        if pairs[best] not in ranks:
-            break
-        parts[best : best + 2] = [pairs[best]]
-    return parts
-
-
-def _encoded(choose):
-    def answer(word, ranks):
-        parts = list(word)
-        while len(parts) > 1:
-            pairs = [a + b for a, b in zip(parts, parts[1:], strict=False)]
-            known = [i for i, pair in enumerate(pairs) if pair in ranks]
-            if not known:
-                break
-            best = choose(known, pairs, ranks)
-            parts[best : best + 2] = [pairs[best]]
-        return parts
-
-    return answer
-
-
-def _one_pass(word, ranks):
-    parts = list(word)
-    pairs = [a + b for a, b in zip(parts, parts[1:], strict=False)]
-    known = [i for i, pair in enumerate(pairs) if pair in ranks]
-    if known:
-        best = min(known, key=lambda i: ranks[pairs[i]])
-        parts[best : best + 2] = [pairs[best]]
-    return parts
-
-
-def _greedy_longest(word, ranks):
-    parts, i = [], 0
-    while i < len(word):
-        n = next(n for n in range(len(word) - i, 0, -1) if n == 1 or word[i : i + n] in ranks)
-        parts.append(word[i : i + n])
-        i += n
-    return parts
-
-
-_RANKS = {"th": 0, "in": 1, "the": 2, "st": 3, "sthe": 4, "er": 5}
-
-
-def _run_encode(answer):
-    for word in ("sth", "sthe", "ther", "h", "xyz", "inin"):
-        yield f"encode_word({word!r}, ranks)", list(answer(word, dict(_RANKS)))
-
-
-ENCODE = Exercise(
-    name="encode_word",
-    chapter=2,
-    title="find the bug: the order of merges",
-    minutes=20,
-    difficulty=3,
-    hints=(
-        "Follow the buggy function through 'sth' with ranks th: 0, st: 3. Which of the two was learned first?",
-        "Among all neighbouring pairs that are known, the one with the lowest rank is merged first, wherever it stands.",
-        "min(range(len(pairs)), key=lambda i: ranks.get(pairs[i], float('inf'))) finds it, leftmost among equals.",
-    ),
-    run=_run_encode,
-    reference=encode_word,
-    explanation="Encoding replays training: the pair that was merged first in training is merged first here.",
-    wrong=(
-        WrongAnswer(
-            "leftmost first",
-            "You merge the leftmost known pair. In training 'th' was merged before 'st', so 'sth' must give s + th.",
-            'chapter 2, "Break it"',
-            _encoded(lambda known, pairs, ranks: known[0]),
-        ),
-        WrongAnswer(
-            "highest rank first",
-            "You merge the pair that was learned last. The rank counts from the first merge, so take the lowest.",
-            "min instead of max",
-            _encoded(lambda known, pairs, ranks: max(known, key=lambda i: ranks[pairs[i]])),
-        ),
-        WrongAnswer(
-            "only one merge",
-            "Only one pair was merged. After a merge new pairs appear: repeat until none is known.",
-            "while, not if",
-            _one_pass,
-        ),
-        WrongAnswer(
-            "longest match",
-            "You cut the longest known piece from the left. That is another algorithm (WordPiece works so), with other ids.",
-            "merges join neighbours; they never look at longer pieces",
-            _greedy_longest,
-        ),
-    ),
-)
-
-EXERCISES = (COUNT, MERGE, ENCODE)
+EXERCISES = (COUNT, BEST, MERGE, ENCODE)

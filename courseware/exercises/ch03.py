@@ -156,6 +156,11 @@ def window_starts(n_tokens, block_size, stride):
     return list(range(0, n_tokens - block_size, stride))
 
 
+def _given(n_tokens, block_size, stride):
+    """Return the list of starts of all windows that fit, with one more token for the last target."""
+    return list(range(0, n_tokens - block_size - 1, stride))
+
+
 def _run_windows(answer):
     for n, block, stride in ((9, 4, 4), (10, 4, 1), (5, 4, 2), (4, 4, 1), (13, 3, 5)):
         yield f"window_starts({n}, {block}, {stride})", list(answer(n, block, stride))
@@ -174,6 +179,7 @@ WINDOWS = Exercise(
     ),
     run=_run_windows,
     reference=window_starts,
+    given=_given,
     explanation="s + block_size + 1 <= n_tokens is the condition; range stops before its end, so the - 1 is already there.",
     wrong=(
         WrongAnswer(

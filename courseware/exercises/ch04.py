@@ -167,6 +167,14 @@ def bigram_probs(ids, vocab_size, alpha):
     return counts / counts.sum(dim=1, keepdim=True)
 
 
+def _given(ids, vocab_size, alpha):
+    """Return the (V, V) table of probabilities: row = present token, column = next token."""
+    counts = torch.full((vocab_size, vocab_size), float(alpha))
+    for now, following in zip(ids, ids[1:], strict=False):
+        counts[now, following] += 1
+    return counts / counts.sum(dim=0, keepdim=True)
+
+
 def _counted(ids, vocab_size, alpha, dim=1, where="all", swap=False, denominator=True):
     counts = torch.zeros(vocab_size, vocab_size)
     for now, following in zip(ids, ids[1:], strict=False):
@@ -195,6 +203,7 @@ BIGRAM = Exercise(
     ),
     run=_run_bigram,
     reference=bigram_probs,
+    given=_given,
     explanation="Each row is a distribution over what follows. alpha keeps unseen pairs possible, so that no loss is infinite.",
     wrong=(
         WrongAnswer(

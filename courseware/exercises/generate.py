@@ -14,6 +14,7 @@ from pathlib import Path
 import nbformat
 
 from courseware import paths
+from courseware.exercises.probing import STUB_MESSAGE
 
 BEGIN, END, STUB = "### BEGIN SOLUTION", "### END SOLUTION", "### STUB: "
 
@@ -34,8 +35,14 @@ def strip(source: str, where: str) -> str:
         elif text == END:
             if stub is None:
                 raise ValueError(f"{where}, line {number}: {END} without {BEGIN}")
-            kept += stub or [f'{indent}raise NotImplementedError("write this")']
+            if not stub and not indent:
+                raise ValueError(
+                    f"{where}, line {number}: a solution outside a function needs lines `{STUB}code`"
+                )
+            kept += stub or [f'{indent}raise NotImplementedError("{STUB_MESSAGE}")']
             stub = None
+        elif stub is None and text.startswith(STUB.strip()):
+            raise ValueError(f"{where}, line {number}: {STUB.strip()} outside a solution")
         elif stub is None:
             kept.append(line)
         elif text.startswith(STUB.strip()):

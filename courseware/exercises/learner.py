@@ -80,10 +80,11 @@ def card(exercise: Exercise, verdict: Verdict) -> Card:
     if verdict.kind == "right":
         return Card("right", f"Right: {exercise.title}.", "It does what the reference does.")
     if verdict.kind == "not attempted":
+        task = "Repair" if exercise.given else "Fill"
         return Card(
             "not attempted",
             f"Not attempted yet: {exercise.title}.",
-            f'Fill the function above, run its cell, then this one. hint("{exercise.name}") helps.',
+            f'{task} the function above, run its cell, then this one. hint("{exercise.name}") helps.',
         )
     look = f" Where to look: {verdict.look}" if verdict.look else ""
     return Card("wrong", f"Not yet: {verdict.diagnosis}.", verdict.message + look)

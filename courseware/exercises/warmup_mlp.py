@@ -1,7 +1,7 @@
 """Warm-up 3: a 2-layer MLP that predicts the next character of Shakespeare from the present one.
 
-Trained models differ between right answers, so this exercise is judged by laws: what the model returns, whether the
-reported loss is the model's loss, and whether that loss is where it must be.
+Trained models differ between right answers, so this exercise is judged by what must hold: what the model returns, whether
+the reported loss is the model's loss, and whether that loss is where it must be.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from functools import cache
 import torch
 import torch.nn.functional as F
 
-from courseware.exercises.engine import Exercise, WrongAnswer
+from courseware.exercises.engine import Broken, Exercise, WrongAnswer
 
 CHARACTERS = 200_000  # of the plays; enough for a bigram, and quick
-# A counted bigram of the training part has 2.47 nats per character on the validation part (see the tests): no model
-# that sees one character can be far below, and a trained one is not far above.
+# The counted bigram of the training part has 2.41 nats per character on the validation part, and that of the validation
+# part itself 2.34, the least that any function of one character can reach. A trained model is a little above the first.
 LOWEST, HIGHEST = 2.3, 2.75
 
 
@@ -83,50 +83,48 @@ def _variant(mistake):
 
 
 def _run(answer):
+    """Train once; yield what is returned, and the mistake that it shows, if any."""
     train_ids, val_ids, vocab_size = bigram_data()
-    model, val_loss = _trained(answer)
-    yield "a pair (model, val_loss)", isinstance(val_loss, float)
+    model, reported = answer(train_ids.clone(), val_ids.clone(), vocab_size)
+    yield "val_loss is a float", type(reported).__name__
     logits = model(val_ids[:6].view(2, 3))
-    yield "model(ids) of shape (2, 3)", tuple(logits.shape) == (2, 3, vocab_size)
+    yield "the shape of model(ids) for ids of shape (2, 3)", tuple(logits.shape)
+    mistake = _mistake(model, reported)
+    if mistake:
+        yield "what must hold", Broken(mistake)
 
 
-_memory: dict[int, tuple] = {}
-
-
-def _trained(answer):
-    """Train once for both the structure and the laws; forget earlier answers."""
-    if id(answer) not in _memory:
-        _memory.clear()
-        _memory[id(answer)] = (answer, answer(*bigram_data()))
-    return _memory[id(answer)][1]
-
-
-def _laws(answer):
-    train_ids, val_ids, vocab_size = bigram_data()
-    model, reported = _trained(answer)
+def _mistake(model, reported):
+    """Return the name of the mistake that a model and its reported loss show, or None."""
+    train_ids, val_ids, _ = bigram_data()
     with torch.no_grad():
         logits = model(val_ids[:-1])
         val_loss = F.cross_entropy(logits, val_ids[1:]).item()
         train_loss = F.cross_entropy(model(train_ids[:-1]), train_ids[1:]).item()
         copying = F.cross_entropy(logits, val_ids[:-1]).item()
-    if torch.allclose(logits.sum(-1), torch.ones(len(logits)), atol=1e-3):
+    if bool((logits >= 0).all()) and torch.allclose(logits.sum(-1), torch.tensor(1.0), atol=1e-3):
         return "softmax before the loss"
     if copying < 0.5 < val_loss:
         return "the target is the input"
-    if val_loss > HIGHEST:
+    if not val_loss <= HIGHEST:  # so that NaN counts as not learned
         return "the model did not learn"
     for name, value in (
         ("the loss of the training part", train_loss),
         ("a sum instead of a mean", val_loss * (len(val_ids) - 1)),
         ("bits instead of nats", val_loss / math.log(2)),
     ):
-        if math.isclose(reported, value, rel_tol=1e-5) and not math.isclose(
-            reported, val_loss, rel_tol=1e-5
-        ):
+        if _equal(reported, value) and not _equal(reported, val_loss):
             return name
-    if not math.isclose(reported, val_loss, rel_tol=2e-2):
+    if not math.isclose(
+        reported, val_loss, rel_tol=2e-2
+    ):  # a sample of val_ids may be a little off
         return "another loss than the model's"
     return "too good to be true" if val_loss < LOWEST else None
+
+
+def _equal(one, other):
+    """Strict, since a bigram does not overfit: its losses on the two parts differ only in the fourth digit."""
+    return math.isclose(one, other, rel_tol=1e-5)
 
 
 def _misreported(train_ids, val_ids, vocab_size):
@@ -162,7 +160,7 @@ MLP_BIGRAM = Exercise(
     run=_run,
     reference=train_mlp_bigram,
     explanation="One character in, logits for the next one out; the target is the input shifted by one.",
-    laws=_laws,
+    seconds=120.0,  # ours takes about two seconds on two free cores
     wrong=(
         WrongAnswer(
             "the target is the input",

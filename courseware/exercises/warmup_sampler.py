@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 
 from courseware.exercises.engine import Exercise, WrongAnswer
 
 _LOGITS = torch.tensor([2.0, 3.0, 0.5, 1.0, -1.0, 2.5])
-_DRAWS = 3000  # the frequency of a token then has a standard error of at most 0.009
+# The frequency of a token then has a standard error of at most 0.0092. The tolerance, 0.035 of the whole and 0.035 of the frequency,
+# is five of them, so a right sampler is rejected less than once in a hundred thousand times; the mistakes are further apart.
+_DRAWS = 3000
 _SETTINGS = (
     ("plain", {}),
     ("temperature 0.5", {"temperature": 0.5}),
@@ -34,41 +38,43 @@ def sample(logits, temperature=1.0, top_k=None, top_p=None):
     return int(torch.multinomial(probs, 1))
 
 
-def _sampler(mistake):
-    """Return a sampler with one mistake in it."""
+def _probabilities(logits, temperature=1.0, top_k=None, top_p=None, mistake=None):
+    """Return the distribution that a sampler with one mistake in it, or none, draws from."""
+    raw = logits
+    if temperature == 0 and mistake != "zero":
+        return _only(int(logits.argmax()), logits)
+    if mistake == "multiplied":
+        logits = logits * temperature
+    elif mistake not in ("ignored", "late") and temperature > 0:
+        logits = logits / temperature
+    if top_k is not None and mistake != "k ignored":
+        k = top_k + (mistake == "k + 1")
+        kept = logits.topk(k, largest=mistake != "least likely").indices
+        rest = torch.ones_like(logits, dtype=torch.bool)
+        rest[kept] = False
+        logits = logits.masked_fill(rest, float("-inf"))
+    probs = torch.softmax(logits, dim=-1)
+    if top_p is not None:
+        kept = _nucleus(torch.softmax(raw, -1) if mistake == "order" else probs, top_p, mistake)
+        probs = probs * (kept > 0) if mistake == "order" else kept
+    if mistake == "late":
+        probs = torch.softmax(torch.where(probs > 0, probs, -torch.inf) / temperature, dim=-1)
+    if mistake == "greedy":
+        return _only(int(probs.argmax()), probs)
+    if mistake == "places":
+        probs = probs.sort(descending=True).values
+    return probs / probs.sum()
 
-    def answer(logits, temperature=1.0, top_k=None, top_p=None):
-        if temperature == 0 and mistake != "zero":
-            return int(logits.argmax())
-        if mistake == "multiplied":
-            logits = logits * temperature
-        elif mistake == "zero":
-            logits = logits / max(temperature, 1.0) if temperature == 0 else logits / temperature
-        elif mistake not in ("ignored", "late"):
-            logits = logits / temperature
-        if top_k is not None and mistake != "k ignored":
-            k = top_k + (mistake == "k + 1")
-            kept = logits.topk(k, largest=mistake != "least likely").indices
-            rest = torch.ones_like(logits, dtype=torch.bool)
-            rest[kept] = False
-            logits = logits.masked_fill(rest, float("-inf"))
-        probs = torch.softmax(logits, dim=-1)
-        if top_p is not None:
-            probs = _nucleus(probs, top_p, mistake)
-        if mistake == "late":
-            probs = torch.softmax(torch.where(probs > 0, probs, -torch.inf) / temperature, dim=-1)
-        if mistake == "greedy":
-            return int(probs.argmax())
-        return int(torch.multinomial(probs, 1))
 
-    return answer
+def _only(token, like):
+    return torch.nn.functional.one_hot(torch.tensor(token), len(like)).float()
 
 
 def _nucleus(probs, top_p, mistake):
     if mistake == "unsorted":
         keep = probs.cumsum(-1) - probs < top_p
         return probs * keep
-    ordered, order = probs.sort(descending=True)
+    ordered, order = probs.sort(descending=mistake != "ascending")
     total = ordered.cumsum(-1)
     dropped = total > top_p if mistake == "crossing" else total - ordered >= top_p
     dropped[0] = False
@@ -78,13 +84,35 @@ def _nucleus(probs, top_p, mistake):
     return torch.zeros_like(probs).scatter(0, order, ordered)
 
 
+def _sampler(mistake):
+    """Return a sampler with one mistake in it; it can also say its probabilities outright."""
+
+    def answer(logits, **setting):
+        return int(torch.multinomial(_probabilities(logits, **setting, mistake=mistake), 1))
+
+    answer.probabilities = partial(_probabilities, mistake=mistake)
+    return answer
+
+
+sample.probabilities = _probabilities
+
+
 def _run_sampler(answer):
-    torch.manual_seed(2)
+    """Yield how often each token is drawn; our own samplers say it exactly, which is quicker and has no noise."""
+    exact = getattr(answer, "probabilities", None)
     for name, setting in _SETTINGS:
-        counts = torch.zeros(len(_LOGITS))
-        for _ in range(1 if setting.get("temperature") == 0 else _DRAWS):
-            counts[answer(_LOGITS.clone(), **setting)] += 1
-        yield f"frequencies, {name}", counts / counts.sum()
+        draws = 20 if name == "temperature 0" else _DRAWS
+        if exact:
+            frequencies = exact(_LOGITS.clone(), **setting)
+        else:
+            counts = [0] * len(_LOGITS)
+            for _ in range(draws):
+                counts[answer(_LOGITS.clone(), **setting)] += 1
+            frequencies = torch.tensor(counts) / draws
+        if name == "temperature 0":
+            yield "temperature 0 always gives token 1", bool(frequencies[1] == 1)
+        else:
+            yield f"frequencies, {name}", frequencies
 
 
 _SAMPLER = "the worked example in the task: divide, cut, softmax, draw"
@@ -105,6 +133,7 @@ SAMPLER = Exercise(
     reference=sample,
     explanation="The token that crosses top_p is kept: otherwise a very sure model would have nothing left to draw.",
     tolerance=0.035,
+    seconds=60.0,
     wrong=(
         WrongAnswer(
             "multiplied by the temperature",
@@ -149,6 +178,18 @@ SAMPLER = Exercise(
             _sampler("unsorted"),
         ),
         WrongAnswer(
+            "top-p before the temperature",
+            "You chose the set for top_p before dividing by the temperature, which changes how many tokens it takes.",
+            _SAMPLER,
+            _sampler("order"),
+        ),
+        WrongAnswer(
+            "top-p begins with the least likely",
+            "You sorted upwards, so the set is filled with the least likely tokens first.",
+            "hint 4: sort(descending=True)",
+            _sampler("ascending"),
+        ),
+        WrongAnswer(
             "top-p drops the token that crosses the threshold",
             "The set that you keep has less probability than top_p: the token that reaches it belongs to it.",
             "hint 4: compare with the sum *before* each token",
@@ -156,9 +197,15 @@ SAMPLER = Exercise(
         ),
         WrongAnswer(
             "ranks instead of ids",
-            "After sorting, position 0 is the most likely token, whatever its id. You returned the position.",
+            "After sorting for top-p, place 0 is the most likely token, whatever its id. You returned the place.",
             "hint 5: go back through the sorting order",
             _sampler("ranks"),
+        ),
+        WrongAnswer(
+            "ranks instead of ids, always",
+            "You sort in every case and return a place in the sorted order: 0 for the most likely token, whatever its id.",
+            "hint 5: order[place] is the id",
+            _sampler("places"),
         ),
         WrongAnswer(
             "always the most likely token",

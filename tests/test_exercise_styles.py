@@ -1,0 +1,178 @@
+"""The main warm-ups answered in other ways than ours, rightly and wrongly: loops, NumPy, einsum, plain Python."""
+
+from __future__ import annotations
+
+import bisect
+import itertools
+import math
+import random
+
+import numpy as np
+import pytest
+import torch
+
+from courseware.exercises import find
+from courseware.exercises.engine import judge
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    torch.set_num_threads(1)
+
+
+def loops(scale=lambda size, width: math.sqrt(width), keys=True, allowed=lambda i, j: j <= i):
+    """Attention with Python loops, one head at a time."""
+
+    def attention(q, k, v, is_causal=False):
+        if q.dim() > 2:
+            return torch.stack([attention(a, b, c, is_causal) for a, b, c in zip(q, k, v)])
+        size, width = q.shape
+        table = np.zeros((size, size))
+        for i, j in itertools.product(range(size), range(size)):
+            score = float((q[i] * k[j]).sum()) / scale(size, width)
+            table[i, j] = -math.inf if is_causal and not allowed(i, j) else score
+        with np.errstate(invalid="ignore"):
+            weights = np.exp(table)
+            weights = weights / weights.sum(axis=1 if keys else 0, keepdims=True)
+        return torch.from_numpy(weights).float() @ v
+
+    return attention
+
+
+def einsum_attention(q, k, v, is_causal=False, erase=False, no_values=False):
+    scores = torch.einsum("...id,...jd->...ij", q, k) * q.size(-1) ** -0.5
+    hidden = torch.ones(scores.shape[-2:]).triu(1) * is_causal
+    scores = scores if erase else scores - 1e9 * hidden
+    scores = scores.exp()
+    weights = scores / scores.sum(-1, keepdim=True)
+    weights = weights * (1 - hidden) if erase else weights
+    return weights if no_values else torch.einsum("...ij,...jd->...id", weights, v)
+
+
+def library_attention(q, k, v, is_causal=False):
+    return torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=is_causal)
+
+
+ATTENTION = [
+    (loops(), None),
+    (einsum_attention, None),
+    (library_attention, None),
+    (loops(scale=lambda size, width: 1), "the √d is missing"),
+    (loops(scale=lambda size, width: width), "divided by d instead of √d"),
+    (
+        loops(scale=lambda size, width: size**0.5),
+        "divided by the square root of the sequence length",
+    ),
+    (loops(keys=False), "softmax over the queries"),
+    (loops(allowed=lambda i, j: j >= i), "the mask hides the past"),
+    (
+        loops(allowed=lambda i, j: j < i),
+        "the mask is off by one: a position cannot see itself",
+    ),
+    (
+        loops(allowed=lambda i, j: j < i + 2),
+        "the mask is off by one: a position sees one step ahead",
+    ),
+    (lambda q, k, v, is_causal=False: library_attention(q, k, v), "is_causal is ignored"),
+    (lambda *a, **k: einsum_attention(*a, **k, erase=True), "masked after the softmax"),
+    (lambda *a, **k: einsum_attention(*a, **k, no_values=True), "returned the weights"),
+    (lambda q, k, v, is_causal=False: library_attention(q, k, v)[..., :-1], "wrong shape"),
+]
+
+
+def np_mask(scores, see=lambda i, j: j <= i, fill=-np.inf, axis=1, shown=lambda mask: mask):
+    array = scores.numpy().astype(float)
+    mask = np.array([[see(i, j) for j in range(4)] for i in range(4)])
+    with np.errstate(invalid="ignore"):
+        weights = np.exp(np.where(mask, array, fill))
+        weights = weights / weights.sum(axis=axis, keepdims=True)
+    return shown(mask), weights
+
+
+def erased(scores):
+    rows = [[1, 0, 0, 0], [1, 1, 0, 0], [1, 1, 1, 0], [1, 1, 1, 1]]
+    mask = torch.tensor(rows) == 1
+    return mask, torch.where(mask, scores.exp() / scores.exp().sum(1)[:, None], torch.zeros(4, 4))
+
+
+def in_place(scores):
+    mask = torch.ones(4, 4).tril() == 1
+    scores[~mask] = -torch.inf
+    return mask, torch.softmax(scores, 1)
+
+
+CAUSAL_MASK = [
+    (np_mask, None),
+    (lambda s: in_place(s.clone()), None),
+    (in_place, "changed its input"),
+    (lambda s: np_mask(s, see=lambda i, j: j >= i), "the mask hides the past"),
+    (lambda s: np_mask(s, see=lambda i, j: j < i), "the diagonal is missing"),
+    (lambda s: np_mask(s, see=lambda i, j: j <= i + 1), "one step too far"),
+    (lambda s: np_mask(s, shown=np.logical_not), "True and False swapped"),
+    (lambda s: np_mask(s, fill=0.0), "multiplied instead of filled"),
+    (lambda s: np_mask(s, axis=0), "softmax over the columns"),
+    (lambda s: np_mask(s, shown=lambda m: np.where(m, 0.0, -np.inf)), "an additive mask"),
+    (lambda s: np_mask(s, shown=lambda m: m.astype(int)), "wrong dtype"),
+    (erased, "masked after the softmax"),
+]
+
+
+def plain_sampler(mistake=None):
+    """Draw by looking up a random number in the running sum, with lists only."""
+
+    def sample(logits, temperature=1.0, top_k=None, top_p=None):
+        values = logits.tolist()
+        if temperature == 0:
+            if mistake != "draws at 0":
+                return values.index(max(values))
+            temperature = 1.0
+        if mistake != "no temperature":
+            values = [v * temperature if mistake == "times" else v / temperature for v in values]
+        order = sorted(range(len(values)), key=lambda i: -values[i])
+        if top_k and mistake != "no k":
+            order = order[::-1] if mistake == "least" else order
+            order = order[: top_k + (mistake == "k + 1")]
+        if top_p is not None and mistake in ("by id", "upwards"):
+            order = sorted(order) if mistake == "by id" else order[::-1]
+        weights = [math.exp(values[i]) for i in order]
+        shares = [weight / sum(weights) for weight in weights]
+        if top_p is not None:
+            sums = list(itertools.accumulate(shares))
+            size = bisect.bisect_left(sums, top_p) + (mistake != "short")
+            order, shares = order[: max(size, 1)], shares[: max(size, 1)]
+        sums = list(itertools.accumulate(shares))
+        place = min(bisect.bisect(sums, random.random() * sums[-1]), len(order) - 1)
+        return place if mistake == "place" else order[place]
+
+    return sample
+
+
+SAMPLER = [
+    (plain_sampler(), None),
+    (plain_sampler("times"), "multiplied by the temperature"),
+    (plain_sampler("no temperature"), "temperature is ignored"),
+    (plain_sampler("draws at 0"), "temperature 0 still draws"),
+    (plain_sampler("k + 1"), "one too many in top-k"),
+    (plain_sampler("no k"), "top_k is ignored"),
+    (plain_sampler("least"), "top-k keeps the least likely"),
+    (plain_sampler("by id"), "top-p without sorting"),
+    (plain_sampler("upwards"), "top-p begins with the least likely"),
+    (plain_sampler("short"), "top-p drops the token that crosses the threshold"),
+    (plain_sampler("place"), "ranks instead of ids, always"),
+    (lambda logits, **_: int(logits.argmax()), "always the most likely token"),
+    (lambda logits, **_: random.randrange(len(logits)), "wrong value"),
+]
+
+
+CASES = [
+    *(("attention", *case) for case in ATTENTION),
+    *(("causal_mask", *case) for case in CAUSAL_MASK),
+    *(("sampler", *case) for case in SAMPLER),
+]
+
+
+@pytest.mark.parametrize(("name", "answer", "diagnosis"), CASES)
+def test_answers_in_another_style(name, answer, diagnosis):
+    verdict = judge(find(name), answer)
+    expected = ("right", "") if diagnosis is None else ("wrong", diagnosis)
+    assert (verdict.kind, verdict.diagnosis) == expected, verdict.message
