@@ -15,6 +15,7 @@ from courseware.chapters import Cell, Chapter, module_numbers
 from courseware.errors import ExportRefused
 
 _MAGIC = re.compile(r"^\s*(%|!|\?)|\?\s*$|=\s*(!|%)\w")
+_NOUNS = {"export": "an exported cell", "check": "a check", "setup": "a setup cell"}
 _ALLOWED = (
     ast.Import,
     ast.ImportFrom,
@@ -53,6 +54,8 @@ def build(chapter: Chapter) -> Candidate:
             f"{chapter.stem} has no cell that begins with `#| export`",
             remedy="mark the cells that belong to the library with `#| export` in their first line",
         )
+    for cell in [*chapter.of("setup"), *chapter.of("check")]:
+        _parse(cell)
     numbers = module_numbers()
     trees = [(cell, _parse(cell)) for cell in cells]
     for cell, tree in trees:
@@ -73,12 +76,12 @@ def _parse(cell: Cell) -> ast.Module:
         line = (error.text or "").rstrip("\n")
         if any(_MAGIC.search(text) for text in cell.body.splitlines()):
             raise ExportRefused(
-                "an exported cell holds a shell or magic line, which only a notebook understands",
+                f"{_NOUNS[cell.kind]} holds a shell or magic line, which only a notebook understands",
                 where=cell.label,
-                remedy="move the line that starts with % or ! to a cell without `#| export`",
+                remedy=f"move the line that starts with % or ! to a cell without `#| {cell.kind}`",
             ) from None
         raise ExportRefused(
-            f"an exported cell is not valid Python: {error.msg}",
+            f"{_NOUNS[cell.kind]} is not valid Python: {error.msg}",
             where=f"{cell.label}, line {(error.lineno or 0) + 1}: {line.strip()}",
             remedy="correct that line and run the cell again",
         ) from None
@@ -243,7 +246,9 @@ def _refuse_lint(candidate: Candidate, chapter: Chapter) -> None:
     for finding in sorted(findings, key=lambda f: f["code"] != "F821"):
         row = finding["location"]["row"]
         cell = candidate.cell_at(row)
-        where = cell.label if cell else f"the imports of the exported cells (module line {row})"
+        where = (
+            cell.label if cell else _importing_cell(candidate.source.splitlines()[row - 1], chapter)
+        )
         if finding["code"] == "F821":
             refuse_missing_name(re.findall(r"`(.+?)`", finding["message"])[0], where, chapter)
         raise ExportRefused(
@@ -251,6 +256,12 @@ def _refuse_lint(candidate: Candidate, chapter: Chapter) -> None:
             where=where,
             remedy="correct that cell, run it again, save, and export again",
         )
+
+
+def _importing_cell(line: str, chapter: Chapter) -> str:
+    """Return the label of the exported cell that holds this import, or say that it is among them."""
+    found = [cell.label for cell in chapter.of("export") if line.strip() in cell.body]
+    return found[0] if found else f"the imports of the exported cells: `{line.strip()}`"
 
 
 def refuse_missing_name(name: str, where: str, chapter: Chapter) -> None:

@@ -8,6 +8,7 @@ pass a broken implementation.
 from __future__ import annotations
 
 import contextlib
+import enum
 import functools
 import inspect
 import sys
@@ -75,7 +76,10 @@ def targets(module: types.ModuleType, public: list[str]) -> list[Target]:
     for name in public:
         thing = getattr(module, name)
         if isinstance(thing, type) and thing.__module__ == module.__name__:
-            found.append(Target(name, name, None))
+            if not issubclass(
+                thing, enum.Enum
+            ):  # nobody constructs one: its members are there already
+                found.append(Target(name, name, None))
             for attribute, member in _own_members(thing, module.__name__, public).items():
                 if _is_member(attribute, member, module.__name__):
                     found.append(Target(f"{name}.{attribute}", name, attribute))

@@ -130,7 +130,7 @@ REFUSALS = {
     ),
     "unused import": (
         [EXPORT.replace("import operator", "import operator\nimport string"), CHECK],
-        ["linter", "F401", "imports of the exported cells"],
+        ["linter", "F401", "code cell 2"],
     ),
     "no check": ([SETUP, EXPORT], ["proves nothing", "#| check:"]),
     "no export cell": ([SETUP, CHECK], ["no cell that begins with `#| export`"]),
@@ -157,6 +157,18 @@ REFUSALS = {
     "check that ends the process": (
         [EXPORT, "#| check: x\nimport os\n\nos._exit(3)\ndouble(1)"],
         ["stopped before it could answer"],
+    ),
+    "syntax error in a check": (
+        [EXPORT, "#| check: x\nassert double(3 == 6"],
+        ["a check is not valid Python", "code cell 3", "never closed"],
+    ),
+    "magic line in a check": (
+        [EXPORT, "#| check: x\n%time double(3)\nassert double(3) == 6"],
+        ["a check holds a shell or magic line", "code cell 3"],
+    ),
+    "shell line in a setup cell": (
+        ["#| setup\n!ls", EXPORT, CHECK],
+        ["a setup cell holds a shell or magic line", "code cell 2"],
     ),
     # checks that cannot fail
     "check that asserts nothing": (
@@ -301,6 +313,51 @@ def test_imports_are_hoisted_sorted_and_merged(course):
     text = course.target.read_text()
     assert "import ast\nimport re\nfrom math import e, pi\n\n__all__" in text
     assert text.count("import ") == 4  # with __future__
+
+
+@pytest.mark.parametrize(
+    ("code", "check"),
+    [
+        (
+            "async def double(x):\n    return 2 * x",
+            "import asyncio\nassert asyncio.run(double(3)) == 6",
+        ),
+        ("def twice(x):\n    yield x\n    yield x", "assert list(twice(3)) == [3, 3]"),
+        ("from enum import Enum\n\n\nclass Kind(Enum):\n    A = 1", "assert Kind.A.value == 1"),
+        (
+            "from dataclasses import dataclass\n\n\n@dataclass(frozen=True)\nclass Config:\n    n: int = 2\n\n"
+            "    def twice(self):\n        return 2 * self.n",
+            "assert Config(3).twice() == 6 and Config().n == 2",
+        ),
+        (
+            "from functools import lru_cache\n\n\n@lru_cache\ndef double(x):\n    return 2 * x",
+            "assert double(3) == 6",
+        ),
+        (
+            "from torch import nn\n\n\nclass Twice(nn.Module):\n    def forward(self, x):\n        return 2 * x",
+            "import torch\n\nassert Twice()(torch.ones(2)).tolist() == [2, 2]",
+        ),
+        ("# only a remark\n\n\ndef double(x):\r\n\treturn 2 * x", "assert double(3) == 6"),
+        (
+            "class _Base:\n    def one(self):\n        return 1\n\n\nclass Box(_Base):\n"
+            "    @classmethod\n    def new(cls):\n        return cls()\n\n    @property\n    def two(self):\n"
+            "        return 2\n\n    @staticmethod\n    def three():\n        return 3",
+            "box = Box.new()\nassert [type(box), box.one(), box.two, Box.three()] == [Box, 1, 2, 3]",
+        ),
+    ],
+)
+def test_all_kinds_of_code_can_be_exported(course, code, check):
+    course.chapter(f"#| export\n{code}", f"#| check: works\n{check}")
+    proofs = exporting.export("05")
+    assert all(target["by"] == [3] for target in proofs.answer["targets"])
+
+
+def test_a_method_of_a_private_base_needs_a_check_too(course):
+    course.chapter(
+        "#| export\nclass _Base:\n    def one(self):\n        return 1\n\n\nclass Box(_Base):\n    pass",
+        "#| check: works\nassert Box()",
+    )
+    refused(course, ["Box.one"])
 
 
 def test_private_helpers_and_earlier_chapters_are_allowed(course):
