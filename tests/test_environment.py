@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import shutil
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -100,3 +101,18 @@ def test_the_command_line_says_what_it_cannot_do():
     )
     assert done.returncode == 1 and "What to do: the chapters are" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+def test_make_lab_serves_the_whole_course_and_asks_nobody_for_news():
+    done = subprocess.run(["make", "-n", "lab"], cwd=paths.ROOT, capture_output=True, text=True)
+    lab = next(line for line in done.stdout.splitlines() if "-m jupyterlab" in line)
+    assert f'--ServerApp.root_dir="{paths.ROOT}"' in lab  # the chapters link to ../exercises
+    assert "news_url=None" in lab and "notebooks/00_start_here.ipynb" in lab
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+def test_make_help_lists_the_targets():
+    done = subprocess.run(["make", "help"], cwd=paths.ROOT, capture_output=True, text=True)
+    names = [line.split()[0] for line in done.stdout.splitlines()]
+    assert {"lab", "test", "book", "course", "progress", "reset", "bench", "verify"} <= set(names)
