@@ -23,7 +23,7 @@ book:  ## build the website and open it
 
 course:  ## run every chapter from first to last and store the outputs
 	@$(SETUP)
-	@$(PY) -m courseware run $(notdir $(wildcard notebooks/[0-9]*.ipynb))
+	@$(PY) -m courseware run $(wildcard notebooks/[0-9]*.ipynb)
 
 progress:  ## show what you have exported and solved
 	@$(PY) -m courseware progress
