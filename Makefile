@@ -3,15 +3,13 @@ PYTHON ?= python3
 PY := .venv/bin/python
 SETUP := $(PYTHON) courseware/setup_env.py
 LAB_ARGS ?=
-# JupyterLab would ask its makers for news and updates; the course needs no network.
-QUIET_LAB := --LabApp.news_url=None --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate
 
 .PHONY: help lab test book course progress reset bench verify
 help:  ## list these targets
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
 
 lab: data/shakespeare.txt .course/trusted  ## set up, get the data ready and open the course in JupyterLab
-	@$(PY) -m jupyterlab --ServerApp.root_dir="$(CURDIR)" $(QUIET_LAB) notebooks/00_start_here.ipynb $(LAB_ARGS)
+	@$(PY) -m jupyterlab --ServerApp.root_dir="$(CURDIR)" notebooks/00_start_here.ipynb $(LAB_ARGS)
 
 test:  ## set up and run every check: linter, tests, all notebooks, the website
 	@$(SETUP) --dev

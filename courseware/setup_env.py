@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -93,6 +94,15 @@ def install(dev: bool) -> None:
         pip = [str(venv_python()), "-m", "pip", "install", "--disable-pip-version-check"]
     run([*pip, "--quiet", "-r", requirements, "-c", LOCK.name])
     _make_importable()
+    _keep_jupyterlab_quiet()
+
+
+def _keep_jupyterlab_quiet() -> None:
+    """Switch off the part of JupyterLab that asks its makers for news: the course needs no network."""
+    config = VENV / "etc" / "jupyter" / "labconfig" / "page_config.json"
+    config.parent.mkdir(parents=True, exist_ok=True)
+    off = {"disabledExtensions": {"@jupyterlab/apputils-extension:announcements": True}}
+    config.write_text(json.dumps(off, indent=2) + "\n", encoding="utf-8")
 
 
 def _make_importable() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import shutil
 import subprocess
 import sys
@@ -104,11 +105,17 @@ def test_the_command_line_says_what_it_cannot_do():
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
-def test_make_lab_serves_the_whole_course_and_asks_nobody_for_news():
+def test_make_lab_serves_the_whole_course():
     done = subprocess.run(["make", "-n", "lab"], cwd=paths.ROOT, capture_output=True, text=True)
     lab = next(line for line in done.stdout.splitlines() if "-m jupyterlab" in line)
     assert f'--ServerApp.root_dir="{paths.ROOT}"' in lab  # the chapters link to ../exercises
-    assert "news_url=None" in lab and "notebooks/00_start_here.ipynb" in lab
+    assert "notebooks/00_start_here.ipynb" in lab
+
+
+def test_jupyterlab_asks_nobody_for_news(setup_env, tmp_path):
+    setup_env._keep_jupyterlab_quiet()
+    config = json.loads((tmp_path / ".venv/etc/jupyter/labconfig/page_config.json").read_text())
+    assert config["disabledExtensions"]["@jupyterlab/apputils-extension:announcements"] is True
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
