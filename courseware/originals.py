@@ -1,7 +1,8 @@
 """The course's own version of every chapter, and the way back to it.
 
-`courseware/originals/` holds a copy of each notebook and module exactly as the course ships them, so that
-`make reset CH=05` works without a network and without git. Whoever changes the course runs `freeze`.
+`courseware/originals/` holds a copy of each notebook exactly as the course ships it, so that `make reset CH=05`
+works without a network and without git; the module is built from it again. Whoever changes the course
+runs `freeze`.
 """
 
 from __future__ import annotations
@@ -12,22 +13,14 @@ import time
 from pathlib import Path
 
 from courseware import paths
-from courseware.chapters import Chapter, all_chapters, find_chapter
+from courseware.build import build
+from courseware.chapters import all_chapters, find_chapter
 from courseware.errors import ExportRefused
 
 
-def _pairs(chapter: Chapter) -> list[tuple[Path, Path]]:
-    """Return (the working file, the course's own) for a chapter's notebook and module."""
-    pairs = [(chapter.path, paths.ORIGINALS / chapter.path.name)]
-    if chapter.module:
-        name = f"{chapter.module}.py"
-        pairs.append((paths.LIBRARY / name, paths.ORIGINALS / name))
-    return pairs
-
-
 def freeze() -> list[str]:
-    """Make the present chapters and modules the course's own; return the names that changed."""
-    wanted = {original: mine for chapter in all_chapters() for mine, original in _pairs(chapter)}
+    """Make the present notebooks the course's own; return the names that changed."""
+    wanted = {paths.ORIGINALS / chapter.path.name: chapter.path for chapter in all_chapters()}
     changed = []
     for original, mine in wanted.items():
         if not original.exists() or not filecmp.cmp(mine, original, shallow=False):
@@ -41,12 +34,12 @@ def freeze() -> list[str]:
 
 
 def differing() -> list[str]:
-    """Return the names of chapters and modules that are not as the course ships them."""
+    """Return the names of the notebooks that are not as the course ships them."""
+    pairs = [(chapter.path, paths.ORIGINALS / chapter.path.name) for chapter in all_chapters()]
     return [
         mine.name
-        for chapter in all_chapters()
-        for mine, original in _pairs(chapter)
-        if not (original.exists() and mine.exists() and filecmp.cmp(mine, original, shallow=False))
+        for mine, original in pairs
+        if not (original.exists() and filecmp.cmp(mine, original, shallow=False))
     ]
 
 
@@ -63,23 +56,22 @@ def reset(which: str | int) -> list[str]:
         raise ExportRefused(
             f"the course has no original of chapter {which!r}", remedy=f"its chapters are: {known}"
         )
-    lines = _restore(notebooks[0], paths.NOTEBOOKS / notebooks[0].name)
-    module = find_chapter(notebooks[0].stem).module
-    if module:
-        lines += _restore(paths.ORIGINALS / f"{module}.py", paths.LIBRARY / f"{module}.py")
+    original = notebooks[0].read_text(encoding="utf-8")
+    lines = _restore(original, paths.NOTEBOOKS / notebooks[0].name)
+    chapter = find_chapter(notebooks[0].stem)
+    if chapter.module:
+        lines += _restore(build(chapter).source, paths.LIBRARY / f"{chapter.module}.py")
     return lines
 
 
-def _restore(original: Path, mine: Path) -> list[str]:
+def _restore(original: str, mine: Path) -> list[str]:
+    note = ""
     if mine.exists():
-        if filecmp.cmp(original, mine, shallow=False):
+        if mine.read_text(encoding="utf-8", errors="replace") == original:
             return []
-        stamp = time.strftime("%Y%m%d-%H%M%S")
-        kept = paths.STATE / "before-reset" / f"{stamp}-{mine.name}"
+        kept = paths.STATE / "before-reset" / f"{time.strftime('%Y%m%d-%H%M%S')}-{mine.name}"
         kept.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(mine, kept)
         note = f"; yours is kept as {kept.relative_to(paths.ROOT)}"
-    else:
-        note = ""
-    paths.write_atomic(mine, original.read_text(encoding="utf-8"))
+    paths.write_atomic(mine, original)
     return [f"{mine.relative_to(paths.ROOT)} is the course's own again{note}"]
