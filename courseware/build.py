@@ -203,7 +203,7 @@ def _docstring(chapter: Chapter) -> str:
 def _assemble(chapter: Chapter, trees: list[tuple[Cell, ast.Module]], public: list[str]) -> str:
     imports, blocks = ["from __future__ import annotations"], []
     for cell, tree in trees:
-        lines = cell.body.splitlines()
+        lines = cell.body.split("\n")  # as ast counts them
         for node in reversed(tree.body):
             if isinstance(node, (ast.Import, ast.ImportFrom)):
                 imports.append(ast.unparse(node))

@@ -93,7 +93,8 @@ class Chapter:
     def code(self) -> list[str]:
         """Return the source of every code cell, in order."""
         cells = self._notebook["cells"]
-        return ["".join(c["source"]) for c in cells if c["cell_type"] == "code"]
+        sources = ["".join(c["source"]) for c in cells if c["cell_type"] == "code"]
+        return [source.replace("\r\n", "\n") for source in sources]
 
     @cached_property
     def markdown(self) -> list[str]:

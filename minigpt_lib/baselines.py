@@ -54,7 +54,7 @@ def cross_entropy(logits, targets, ignore_index: int = -100) -> torch.Tensor:
         raise ValueError(f"every one of the {len(targets)} targets is ignored: nothing to average.")
     shifted = logits - logits.max(dim=1, keepdim=True).values.detach()
     log_probs = shifted - shifted.exp().sum(dim=1, keepdim=True).log()  # (N, V)
-    picked = log_probs.gather(1, targets.clamp(min=0)[:, None])[:, 0]
+    picked = log_probs.gather(1, targets.masked_fill(~counted, 0)[:, None])[:, 0]
     return -picked[counted].mean()
 
 

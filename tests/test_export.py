@@ -339,6 +339,10 @@ def test_imports_are_hoisted_sorted_and_merged(course):
         ),
         ("# only a remark\n\n\ndef double(x):\r\n\treturn 2 * x", "assert double(3) == 6"),
         (
+            "def mark():\n    return 'a\u2028b'\n\n\nimport math\n\n\ndef pi():\n    return math.pi",
+            "assert mark() == 'a\u2028b' and round(pi(), 2) == 3.14",
+        ),
+        (
             "class _Base:\n    def one(self):\n        return 1\n\n\nclass Box(_Base):\n"
             "    @classmethod\n    def new(cls):\n        return cls()\n\n    @property\n    def two(self):\n"
             "        return 2\n\n    @staticmethod\n    def three():\n        return 3",
