@@ -17,7 +17,6 @@ import io
 import json
 import linecache
 import random
-import signal
 import sys
 import time
 import traceback
@@ -26,30 +25,9 @@ import warnings
 from pathlib import Path
 
 from courseware import stubs
+from courseware.limits import TooLong, time_limit
 
 STUB_SECONDS = 5.0  # a check that still runs after this long under a stub has not passed
-
-
-class _TooLong(BaseException):
-    pass
-
-
-@contextlib.contextmanager
-def _time_limit(seconds: float | None):
-    if seconds is None or not hasattr(signal, "setitimer"):
-        yield
-        return
-
-    def stop(*_):
-        raise _TooLong
-
-    previous = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, previous)
 
 
 def load_candidate(name: str, path: Path) -> types.ModuleType:
@@ -112,7 +90,7 @@ class Prover:
     def run(self, index: int, seconds: float | None = None, replaced: dict | None = None) -> None:
         """Run one check in a namespace of its own; whatever it raises is the caller's."""
         _seed()
-        with _time_limit(seconds):
+        with time_limit(seconds):
             exec(self.codes[index], {**self.base, **(replaced or {})})
 
     def passes(self, index: int, seconds: float, replaced: dict) -> bool:
@@ -120,7 +98,7 @@ class Prover:
         try:
             with contextlib.redirect_stdout(silent), contextlib.redirect_stderr(silent):
                 self.run(index, seconds, replaced)
-        except (Exception, SystemExit, _TooLong):
+        except (Exception, SystemExit, TooLong):
             return False
         return True
 

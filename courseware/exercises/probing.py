@@ -10,7 +10,6 @@ import contextlib
 import copy
 import inspect
 import random
-import signal
 import sys
 import sysconfig
 import traceback
@@ -21,6 +20,8 @@ from typing import Any
 
 import numpy as np
 import torch
+
+from courseware.limits import TooLong, time_limit
 
 from courseware.exercises.compare import same
 
@@ -47,10 +48,6 @@ class Raised:
 
     def __hash__(self) -> int:
         return hash((self.kind, self.inside))
-
-
-class _TooLong(BaseException):
-    """Not an Exception, so that a learner's `except Exception` does not swallow it."""
 
 
 class Watched:
@@ -99,28 +96,6 @@ class _Tee:
 
 
 @contextlib.contextmanager
-def _time_limit(seconds: float | None) -> Iterator[None]:
-    """Raise _TooLong after `seconds`, where the system has timers and this is the main thread."""
-
-    def stop(*_: object) -> None:
-        raise _TooLong
-
-    try:
-        previous = signal.signal(signal.SIGALRM, stop) if seconds else None
-    except (AttributeError, ValueError):  # Windows; not in the main thread
-        seconds = None
-    if not seconds:
-        yield
-        return
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, previous)
-
-
-@contextlib.contextmanager
 def _fixed_chance() -> Iterator[None]:
     """Seed Python's, NumPy's and PyTorch's CPU generators, and put their states back at the end."""
     states = random.getstate(), np.random.get_state(), torch.get_rng_state()
@@ -139,10 +114,10 @@ def collect(run: Callable, answer: Any, seconds: float | None = None) -> list[tu
     """Return the results of `answer` on the probes; what stops it becomes a last result, a `Raised`."""
     results: list[tuple[str, Any]] = []
     try:
-        with _fixed_chance(), _time_limit(seconds):
+        with _fixed_chance(), time_limit(seconds):
             for label, value in run(answer):
                 results.append((label, copy.deepcopy(value)))
-    except _TooLong:
+    except TooLong:
         results.append(("time", Raised("TimeoutError", f"still running after {seconds:.0f} s")))
     except (Exception, SystemExit) as error:
         results.append(("raised", _raised(error, run, getattr(answer, "running", True))))
