@@ -1,0 +1,180 @@
+"""Chapter 07: both norms against PyTorch and Hugging Face on any input, faults that the checks catch, the twin."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tools import in_node, judged, survives
+from torch.nn import functional as F
+
+from courseware.explorer_lines import number
+from courseware.explorer_norms import STACKS, describe, draw, norm_depth
+from minigpt_lib.norms import LayerNorm, RMSNorm
+
+SHAPES = st.lists(st.integers(1, 5), max_size=3)
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def kernel(norm, x):
+    if isinstance(norm, LayerNorm):
+        return F.layer_norm(x, norm.weight.shape, norm.weight, norm.bias, norm.eps)
+    return F.rms_norm(x, norm.weight.shape, norm.weight, norm.eps)
+
+
+@settings(max_examples=80, deadline=None)
+@given(SHAPES, st.integers(2, 33), st.floats(1e-4, 1e4), st.integers(0, 2**32), st.booleans())
+def test_values_and_gradients_are_pytorchs_for_any_shape_and_size(shape, width, size, seed, layer):
+    torch.manual_seed(seed)
+    norm = (LayerNorm if layer else RMSNorm)(width, eps=1e-3, fused=False).double()
+    for parameter in norm.parameters():
+        parameter.data.normal_()
+    x = (torch.randn(*shape, width, dtype=torch.float64) * size).requires_grad_()
+    upstream = torch.randn_like(x)
+    inputs = (x, *norm.parameters())
+    torch.testing.assert_close(norm(x), kernel(norm, x), rtol=1e-10, atol=1e-10)
+    ours = torch.autograd.grad(norm(x), inputs, upstream)
+    for mine, other in zip(ours, torch.autograd.grad(kernel(norm, x), inputs, upstream)):
+        torch.testing.assert_close(mine, other, rtol=1e-8, atol=1e-8)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(2, 40), st.floats(0.1, 1e3), st.integers(0, 2**32), st.booleans())
+def test_the_gradient_is_at_right_angles_to_what_is_ignored(width, size, seed, layer):
+    """A stretch changes nothing, so the gradient along x is 0; neither does a shift, for LayerNorm."""
+    torch.manual_seed(seed)
+    norm = (LayerNorm if layer else RMSNorm)(width, eps=0.0, fused=False).double()
+    x = (torch.randn(width, dtype=torch.float64) * size).requires_grad_()
+    gradient = torch.autograd.grad(norm(x) @ torch.randn(width, dtype=torch.float64), x)[0]
+    x = x.detach()
+    scale = float(gradient.norm() * x.norm())
+    assert abs(float(gradient @ x)) < 1e-6 * max(scale, 1.0)
+    if layer:
+        assert abs(float(gradient.sum())) < 1e-6 * max(float(gradient.norm()), 1.0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_rms_norm_is_llamas(dtype):
+    """In bfloat16 Llama's code rounds before the weight as well, so the last bit may differ."""
+    llama = pytest.importorskip("transformers.models.llama.modeling_llama")
+    torch.manual_seed(0)
+    theirs = llama.LlamaRMSNorm(24, eps=1e-5).to(dtype)
+    theirs.weight.data.normal_()
+    x = torch.randn(2, 5, 24).to(dtype) * 3
+    for fused in (True, False):
+        ours = RMSNorm(24, fused=fused).to(dtype)
+        ours.load_state_dict(theirs.state_dict())
+        tolerance = 1e-6 if dtype == torch.float32 else 2 * torch.finfo(dtype).eps
+        torch.testing.assert_close(ours(x), theirs(x), rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_statistics_in_half_precision_would_be_wrong(dtype):
+    x = torch.full((4, 8), 300.0, dtype=dtype)
+    x[:, ::2] = -299.0
+    for norm in (LayerNorm(8, fused=False), RMSNorm(8, fused=False)):
+        y = norm(x).detach().float()
+        assert torch.isfinite(y).all() and abs(float(y.square().mean()) - 1) < 0.01
+
+
+FAULTS = {
+    "eps outside the root": ("torch.rsqrt(variance + self.eps)", "(1 / (variance.sqrt() + self.eps))"),
+    "unbiased variance": ("centred.square().mean(dim=-1, keepdim=True)", "wide.var(-1, keepdim=True)"),
+    "the batch axis": ("wide.mean(dim=-1, keepdim=True)", "wide.mean(dim=0, keepdim=True)"),
+    "the mean stays": ("wide - wide.mean(dim=-1, keepdim=True)", "wide"),
+    "no root": ("torch.rsqrt(variance + self.eps)", "(1 / (variance + self.eps))"),
+    "half-precision statistics": ("x.float() if x.dtype in (torch.float16, torch.bfloat16) else x", "x"),
+    "the mean is removed": ("scale = torch", "wide = wide - wide.mean(-1, keepdim=True)\n        scale = torch"),
+    "eps outside RMSNorm's root": (
+        "torch.rsqrt(wide.square().mean(dim=-1, keepdim=True) + self.eps)",
+        "(1 / (wide.square().mean(dim=-1, keepdim=True).sqrt() + self.eps))",
+    ),
+    "rounded before the weight": ("wide * scale * self.weight", "(wide * scale).to(x.dtype) * self.weight"),
+    "the kernel without the bias": ("self.weight, self.bias, self.eps", "self.weight, None, self.eps"),
+    "another default": ("eps: float = 1e-5", "eps: float = 1e-6"),
+}  # fmt: skip
+
+
+def test_the_module_itself_passes(tmp_path):
+    assert survives("07", tmp_path)
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_is_caught_by_the_chapters_own_checks(tmp_path, fault):
+    assert not survives("07", tmp_path, *FAULTS[fault])
+
+
+DATA = {
+    "depths": [2, 12],
+    "steps": [0, 10],
+    "gradient": {
+        f"{s}-{d}-{n}": [10.0 ** (i - 3) * (1 + n) for i in range(d + 1)]
+        for s in STACKS for d in (2, 12) for n in (0, 10)
+    },
+    "size": {f"{s}-{d}-{n}": [1.0] * (d + 1) for s in STACKS for d in (2, 12) for n in (0, 10)},
+}  # fmt: skip
+
+
+def test_the_twin_draws_and_says_what_the_widget_does():
+    states = [
+        {"quantity": q, "stack": s, "depth": d, "steps": n}
+        for q in ("gradient", "size") for s in STACKS for d in (2, 12) for n in (0, 10)
+    ]  # fmt: skip
+    expression = "data.states.map((s) => [m.describe(data, s), m.draw(data, s)])"
+    theirs = in_node("norm-depth.js", expression, {**DATA, "states": states})
+    ours = [[describe(DATA, **state), draw(DATA, **state)] for state in states]
+    assert theirs == ours
+
+
+def test_numbers_are_written_alike():
+    values = [0, 1, 0.117, 1.04, 12345.6, 3.27e6, 4.5e-7, -2.5, 100, 0.001234, 99999]
+    assert in_node("plot-lines.js", "data.map(m.number)", values) == [number(v) for v in values]
+    assert [number(v) for v in (0.117, 3.27e6, 12, -2.5)] == ["0.117", "3.3 · 10⁶", "12", "−2.5"]
+
+
+def test_the_widget_answers_its_controls():
+    box = norm_depth(DATA)
+    quantity, stack, steps, depth, view = box.children
+    assert "Post-norm, 12 layers, after 10 steps" in view.value and "10¹⁰" in view.value
+    stack.value, depth.value, steps.value = "pre", 2, 0
+    assert "Pre-norm, 2 layers, after 0 steps: the gradient is 0.001 at the bottom" in view.value
+    quantity.value = "size"
+    assert "the bottom is about as large" in view.value
+
+
+def numpy_layer_norm(x, weight, bias, eps=1e-5):
+    a = x.numpy().astype("float64")
+    y = (a - a.mean(-1, keepdims=True)) / (a.var(-1, keepdims=True) + eps) ** 0.5
+    return torch.from_numpy(y).float() * weight + bias
+
+
+ANSWERS = [
+    ("layer_norm", numpy_layer_norm, ""),
+    ("layer_norm", lambda x, w, b, e=1e-5: F.layer_norm(x, w.shape, w, b, e), ""),
+    ("layer_norm", lambda x, w, b, e=1e-5: (x - x.mean(-1, True)) / (x.std(-1, keepdim=True) + e) * w + b,
+     "wrong value"),  # two mistakes at once have no diagnosis of their own
+    ("layer_norm", lambda x, w, b, e=1e-5: (x - x.mean(-1, True)) / (x.var(-1, keepdim=True) + e) ** 0.5 * w + b,
+     "unbiased variance"),
+    ("layer_norm", lambda x, w, b, e=1e-5: F.rms_norm(x, w.shape, w, e) + b, "the mean is not removed"),
+    ("rms_norm", lambda x, w, e=1e-5: F.rms_norm(x, w.shape, w, e), ""),
+    ("rms_norm", lambda x, w, e=1e-5: F.layer_norm(x, w.shape, w, None, e), "the mean is removed"),
+    ("rms_norm", lambda x, w, e=1e-5: F.normalize(x.float(), dim=-1).to(x.dtype) * w, "wrong value"),
+    ("run_stack", lambda x, branches, norm: norm(walk(x, branches, norm)), ""),
+    ("run_stack", lambda x, branches, norm: walk(x, branches, norm), "the last norm is missing"),
+    ("run_stack", lambda x, branches, norm: norm(walk(x, branches[::-1], norm)), "wrong value"),
+]  # fmt: skip
+
+
+def walk(x, branches, norm):
+    return walk(x + branches[0](norm(x)), branches[1:], norm) if branches else x
+
+
+@pytest.mark.parametrize(("name", "answer", "diagnosis"), ANSWERS)
+def test_answers_in_another_style(name, answer, diagnosis):
+    judged(name, answer, diagnosis)
