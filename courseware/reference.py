@@ -32,8 +32,7 @@ def _module(chapter: str, name: str, tree: ast.Module) -> str:
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
             target = node.targets[0].id
             if not target.startswith("_"):
-                value = ast.unparse(node.value)
-                text.append(f"### {target}\n\n```python\n{_clip(f'{target} = {value}')}\n```")
+                text.append(f"### {target}\n\n```python\n{target} = {_value(node.value)}\n```")
         elif isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
             text.append(_entry(node))
     return "\n\n".join(text)
@@ -92,8 +91,14 @@ def _wrapped(name: str, parameters: list[str], returns: str) -> str:
     return f"{name}(\n" + "".join(f"    {item},\n" for item in parameters) + f"){returns}"
 
 
-def _clip(text: str, limit: int = 160) -> str:
-    return text if len(text) <= limit else text[: limit - 1] + "…"
+def _value(node: ast.expr, limit: int = 160) -> str:
+    """Return a constant's value, or what tells one: the keys of a long dict, else `...`; always valid Python."""
+    text = ast.unparse(node)
+    if len(text) <= limit:
+        return text
+    if isinstance(node, ast.Dict) and all(node.keys):
+        return "{" + ", ".join(f"{ast.unparse(key)}: ..." for key in node.keys) + "}"
+    return "..."
 
 
 def _summary(node: ast.Module | ast.FunctionDef | ast.ClassDef) -> str:

@@ -96,7 +96,7 @@ def test_the_code_to_repair_has_a_bug_that_is_on_record(exercise):
 
 
 def test_the_course_asks_enough():
-    for chapter in range(5):
+    for chapter in sorted({0} | {found.number for found in all_chapters()}):
         mine = [e for e in ALL if e.chapter == chapter]
         assert len(mine) >= (5 if chapter == 0 else 3)
         assert chapter == 0 or any(e in BUGS for e in mine)
@@ -121,7 +121,7 @@ def test_the_notebook_says_minutes_and_difficulty_as_the_registry_does(path):
 
 def test_where_to_look_is_a_place_that_exists():
     headings = {
-        c.number: set(re.findall(r"^## (.+)$", "\n".join(c.markdown), re.MULTILINE))
+        c.number: set(re.findall(r"^#{2,3} (.+)$", "\n".join(c.markdown), re.MULTILINE))
         for c in all_chapters()
     }
     places = [
