@@ -101,7 +101,7 @@ def _problems(c):
         yield f"rope_scaling is given, but position={c.position!r} does not rotate"
     if not 0 <= c.dropout < 1:
         yield f"dropout={c.dropout}, expected at least 0 and below 1"
-    if c.rope_base <= 1 or c.norm_eps <= 0:
+    if not (c.rope_base > 1 and c.norm_eps > 0):
         yield f"rope_base={c.rope_base} must be above 1, norm_eps={c.norm_eps} above 0"
 
 
@@ -235,7 +235,7 @@ class MiniGPT(nn.Module):
 
     def _embed(self, input_ids, positions, start):
         """Return the embedded tokens (B, T, C) and the rotation for attention, if there is one."""
-        if input_ids.ndim != 2:
+        if input_ids.ndim != 2 or not input_ids.shape[1]:
             raise ValueError(
                 f"expected ids (B, T), got {tuple(input_ids.shape)}: ids[None] is a batch of 1."
             )
@@ -284,7 +284,7 @@ class MiniGPT(nn.Module):
                 model = cls(GPTConfig(**values))
             weights = load_file(folder / "model.safetensors", device=str(device))
             model.load_state_dict(weights, assign=True)
-        except (RuntimeError, TypeError, ValueError, SafetensorError) as error:
+        except (RuntimeError, TypeError, AttributeError, ValueError, SafetensorError) as error:
             raise ValueError(f"{folder} does not hold one whole model: {error}") from error
         return model.eval()
 
