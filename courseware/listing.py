@@ -1,4 +1,4 @@
-"""Join generated modules into one listing: the whole model on one page, its lines counted.
+"""Join generated modules into one listing: the whole model at a glance, its lines counted.
 
 The listing keeps every line that the named classes need. Imports are merged; docstrings, comments and
 blank lines go, for the chapters have them; so do definitions that nothing in the listing calls. What is

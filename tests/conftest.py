@@ -24,6 +24,19 @@ def double(x: float) -> float:
 CHECK = "#| check: doubles | against: by hand\nassert double(3) == 6\nassert double(0.5) == 1.0"
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Models as small as those of the tests gain nothing from a second thread, and lose much on a busy machine."""
+    torch = sys.modules.get("torch")
+    if torch is None:
+        yield
+        return
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 def write_notebook(path: Path, cells: list[str], title: str = "# 5. Toy") -> Path:
     """Write a notebook of one heading and these code cells."""
     notebook = nbformat.v4.new_notebook()

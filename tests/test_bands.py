@@ -13,15 +13,6 @@ from minigpt_lib.data import get_batch, load_text, train_val_split
 STEPS = 240
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """So small a model gains nothing from a second thread, and loses much on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
 def text():
     """A twelfth of the plays, from two ends of the corpus, as tokens to train and to validate."""

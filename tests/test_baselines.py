@@ -22,14 +22,6 @@ from minigpt_lib.char_tokenizer import CharTokenizer
 from minigpt_lib.data import get_batch, load_text, train_val_split
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @settings(max_examples=150, deadline=None)
 @given(st.integers(1, 20), st.integers(1, 30), st.floats(0.0, 1e4), st.integers(0, 2**32))
 def test_cross_entropy_and_its_gradient_equal_pytorchs(n, vocab_size, scale, seed):

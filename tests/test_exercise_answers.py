@@ -14,11 +14,6 @@ from courseware.exercises import find, registry
 from courseware.exercises.engine import judge
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    torch.set_num_threads(1)
-
-
 def encode_with_a_table(text, alphabet):
     table = {c: i for i, c in enumerate(alphabet)}
     try:

@@ -15,11 +15,6 @@ from courseware.exercises import find
 from courseware.exercises.engine import judge
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    torch.set_num_threads(1)
-
-
 def loops(scale=lambda size, width: math.sqrt(width), keys=True, allowed=lambda i, j: j <= i):
     """Attention with Python loops, one head at a time."""
 

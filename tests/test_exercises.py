@@ -23,11 +23,6 @@ CHECK = re.compile(r'^check\("(\w+)", (\w+)\)$')
 BUGS = [e for e in ALL if e.title.startswith("find the bug")]
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    torch.set_num_threads(1)
-
-
 def answers(path) -> dict:
     """Run a notebook's code without its checks; return what each check would be given, by exercise."""
     space: dict = {}

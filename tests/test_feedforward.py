@@ -24,14 +24,6 @@ from minigpt_lib.feedforward import (
 NUMBER = re.compile(r"\d+\.\d")
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.floats(-50, 50), min_size=1, max_size=20), st.sampled_from(("none", "tanh")))
 def test_gelu_is_pytorchs_everywhere(values, approximate):

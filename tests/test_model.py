@@ -27,14 +27,6 @@ from minigpt_lib.model import FFNS, NORMS, POSITIONS, PRESETS, GPTConfig, MiniGP
 from minigpt_lib.positions import RopeScaling
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def on_meta(**choices):
     with torch.device("meta"):
         return MiniGPT(GPTConfig(**choices))

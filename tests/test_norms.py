@@ -14,14 +14,6 @@ from minigpt_lib.norms import LayerNorm, RMSNorm
 SHAPES = st.lists(st.integers(1, 5), max_size=3)
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def kernel(norm, x):
     if isinstance(norm, LayerNorm):
         return F.layer_norm(x, norm.weight.shape, norm.weight, norm.bias, norm.eps)

@@ -21,15 +21,6 @@ from minigpt_lib.positions import (
     rotary_frequencies,
 )
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 WIDTHS = st.integers(1, 20).map(lambda n: 2 * n)
 SEEDS = st.integers(0, 2**32)
 SCALINGS = st.none() | st.builds(

@@ -143,7 +143,7 @@ MASKED_WEIGHTS = Exercise(
             "masked after the softmax",
             "You removed forbidden weights after the softmax, so what is left of a row no longer adds up to 1.",
             "mask the scores, not the weights",
-            _weights(late="no renormalising"),
+            _weights(late=True),
         ),
         WrongAnswer(
             "nan for a query that sees nothing",
