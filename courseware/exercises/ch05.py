@@ -56,6 +56,9 @@ def _run_weights(answer):
     yield "the first text ends with two padded places", answer(q, k, real)
     left = torch.tensor([[False, False, True, True, True], [False, True, True, True, True]])
     yield "padded on the left, so that a query may see nothing", answer(q, k, left)
+    q, k = (torch.randn((3, 4, 6), generator=generator) * 5 for _ in range(2))
+    real = torch.tensor([[True] * 4, [True, True, False, True], [True, False, False, False]])
+    yield "three texts of four tokens, large scores", answer(q, k, real)
 
 
 MASKED_WEIGHTS = Exercise(
@@ -164,9 +167,9 @@ def grouped_scores(q, k):
 
 def _run_grouped(answer):
     generator = torch.Generator().manual_seed(6)
-    for heads, kv_heads in ((6, 2), (4, 4), (4, 1)):
-        q = torch.randn((2, heads, 3, 4), generator=generator)
-        k = torch.randn((2, kv_heads, 5, 4), generator=generator)
+    for B, heads, kv_heads, D in ((2, 6, 2, 4), (3, 4, 4, 9), (1, 4, 1, 6)):
+        q = torch.randn((B, heads, 3, D), generator=generator)
+        k = torch.randn((B, kv_heads, 5, D), generator=generator)
         yield f"{heads} query heads, {kv_heads} key heads", answer(q, k)
 
 

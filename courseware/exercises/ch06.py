@@ -70,8 +70,13 @@ def _run_rotate(answer):
     yield "the same from position 7", answer(x.clone(), torch.arange(5) + 7)
     yield "places 1000 to 1004", answer(x.clone(), torch.arange(5) + 1000)
     yield "base 50", answer(x[:, :, :, :6].clone(), torch.arange(5) + 2, 50.0)
-    half = answer(x.bfloat16(), torch.arange(5) + 1)
-    yield "bfloat16, dtype", str(half.dtype)
+    yield "places 5, 3 and 90", answer(x[:, :, :3].clone(), torch.tensor([5, 3, 90]))
+    for dtype in (torch.bfloat16, torch.float16):
+        narrow, places = x.to(dtype), torch.arange(5) + 1000
+        half = answer(narrow.clone(), places)
+        yield f"{dtype}, dtype", str(half.dtype)
+        error = (half.float() - rotate(narrow.float(), places)).abs().max()
+        yield f"{dtype}, right but for the rounding", bool(error < 0.1)
 
 
 ROTATE = Exercise(
@@ -450,7 +455,7 @@ def _run_along(answer):
     yield "three tokens", answer(q[:3].clone(), k[:3].clone(), v[:3].clone(), rotate)
     yield "six tokens", answer(q.clone(), k.clone(), v.clone(), rotate)
     q, k, v = torch.randn(3, 5, 4, generator=draw) * 1.5
-    yield "five tokens of width 4", answer(q, k, v, rotate)
+    yield "five tokens of width 4, base 50", answer(q, k, v, lambda x, at: rotate(x, at, 50.0))
 
 
 ALONG = Exercise(

@@ -46,6 +46,8 @@ def _run_layer(answer):
         [[[1.0, 3.0, 8.0], [0.5, -2.0, 0.0]], [[101.0, 103.0, 108.0], [5.0, 5.5, -9.0]]]
     )
     yield "four tokens, with a weight and a bias", answer(x, weight, bias)
+    five = torch.tensor([[1.0, 2.0, 4.0, 8.0, 16.0], [3.0, 0.0, -1.0, 0.5, 2.0]])
+    yield "vectors of five numbers", answer(five, torch.ones(5), torch.zeros(5))
     small = torch.tensor([-1e-4, 0.0, 1e-4])
     yield "a vector of size 0.0001", answer(small, *plain)
     yield "a vector of zeros", answer(torch.zeros(3), *plain)
@@ -194,7 +196,7 @@ RMS_NORM = Exercise(
     ),
     run=_run_rms,
     reference=rms_norm,
-    explanation="The statistics are float32, the result is rounded once at the very end. Llama and PyTorch compute them so.",
+    explanation="The statistics are float32, the result is rounded once at the very end, as PyTorch does. Llama's own code rounds before the weight as well.",
     wrong=(
         WrongAnswer(
             "statistics in half precision",

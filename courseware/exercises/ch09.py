@@ -64,6 +64,7 @@ COUNT = Exercise(
     ),
     run=_run_count,
     reference=count_gpt2,
+    tolerance=1e-9,  # whole numbers: one parameter too many is wrong
     explanation="Almost everything grows with the square of n_embd, times n_layer; only the tables grow with the vocabulary.",
     wrong=(
         WrongAnswer(
@@ -200,6 +201,8 @@ def _run_loss(answer):
     yield "with ignored ids", answer(logits.clone(), ids.clone())
     yield "one text of two ids", answer(logits[:1, :2].clone(), torch.tensor([[1, 4]]))
     yield "nothing counts", answer(logits.clone(), torch.full((3, 6), -100))
+    wide = torch.randn(2, 4, 11, generator=generator)
+    yield "eleven ids in the vocabulary", answer(wide, torch.tensor([[10, 2, 9, 0], [8, 8, 1, 7]]))
 
 
 LOSS = Exercise(
@@ -315,7 +318,7 @@ def _run_std(answer):
             yield f"{name} of {n_layer} layers", answer(name, n_layer)
         for part in parts:
             for kind in ("weight", "bias"):
-                name = f"blocks.0.{part}.{kind}"
+                name = f"blocks.{n_layer - 1}.{part}.{kind}"
                 yield f"{name} of {n_layer} layers", answer(name, n_layer)
 
 
@@ -623,6 +626,9 @@ def _run_redraw(answer):
         "an untied model, its tables alike": {"embedding": table, "proj": square, "head": other},
         "another tie, and two matrices of one shape": {
             "first": square, "embedding": table, "second": again, "third": square
+        },
+        "two ties, one of three names": {
+            "a": table, "b": square, "c": table, "d": again, "e": square, "f": table
         },
     }  # fmt: skip
     for label, weights in models.items():
