@@ -7,7 +7,7 @@ from typing import Any
 
 import ipywidgets
 
-from courseware.explorer_lines import number, plot
+from courseware.explorer_lines import legend, number, plot
 
 GATE = "SwiGLU's gate"
 _VALUE, _SLOPE, _OTHERS = "#0072B2", "#E69F00", "#7F7F7F"
@@ -52,12 +52,11 @@ def draw(data: dict, name: str, i: int, up: float) -> str:
     return plot(series, axes, describe(data, name, i, up))
 
 
-def legend(name: str) -> str:
+def meanings(name: str) -> list[tuple[str, str]]:
     """Return what the colours mean."""
-    swatch = '<span style="display:inline-block;width:.9em;height:.9em;border-radius:2px;background:{}"></span> {}'
-    meanings = [(_VALUE, "value"), (_SLOPE, "slope"), (_OTHERS, "the others")]
-    shown = [(_VALUE, "what the gate lets through")] if name == GATE else meanings
-    return " &nbsp; ".join(swatch.format(*pair) for pair in shown)
+    if name == GATE:
+        return [(_VALUE, "what the gate lets through")]
+    return [(_VALUE, "value"), (_SLOPE, "slope"), (_OTHERS, "the others")]
 
 
 def activations(data: dict[str, Any]) -> ipywidgets.Widget:
@@ -82,7 +81,7 @@ def activations(data: dict[str, Any]) -> ipywidgets.Widget:
         chosen = name.value, x.value, up.value
         up.disabled = name.value != GATE
         sentence = html.escape(describe(data, *chosen))
-        view.value = f"<p>{legend(name.value)}</p>{draw(data, *chosen)}<p>{sentence}</p>"
+        view.value = f"<p>{legend(meanings(name.value))}</p>{draw(data, *chosen)}<p>{sentence}</p>"
 
     for control in (name, x, up):
         control.observe(redraw, names="value")

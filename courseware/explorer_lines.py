@@ -22,6 +22,12 @@ def number(value: float) -> str:
     return f"{head} · 10{str(power).translate(_RAISED)}"
 
 
+def legend(meanings: list[tuple[str, str]]) -> str:
+    """Return HTML that shows (colour, meaning) pairs in a row."""
+    swatch = '<span style="display:inline-block;width:.9em;height:.9em;border-radius:2px;background:{}"></span> {}'
+    return " &nbsp; ".join(swatch.format(*pair) for pair in meanings)
+
+
 def plot(series: list[dict], axes: dict, alt: str) -> str:
     """Return an SVG of lines and dots.
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import ipywidgets
 
-from courseware.explorer_lines import number, plot
+from courseware.explorer_lines import legend, number, plot
 
 STACKS = {"pre": "pre-norm", "post": "post-norm", "none": "no norm", "plain": "no residual"}
 _COLOURS = {"pre": "#0072B2", "post": "#D55E00", "none": "#E69F00", "plain": "#009E73"}
@@ -51,12 +51,6 @@ def draw(data: dict, quantity: str, stack: str, depth: int, steps: int) -> str:
     return plot(series, axes, describe(data, quantity, stack, depth, steps))
 
 
-def legend() -> str:
-    """Return the names of the stacks beside their colours."""
-    swatch = '<span style="display:inline-block;width:.9em;height:.9em;border-radius:2px;background:{}"></span> {}'
-    return " &nbsp; ".join(swatch.format(_COLOURS[key], label) for key, label in STACKS.items())
-
-
 def norm_depth(data: dict[str, Any]) -> ipywidgets.Widget:
     """Return the explorer: choices of quantity, stack and steps, a slider for the depth, a picture.
 
@@ -77,12 +71,13 @@ def norm_depth(data: dict[str, Any]) -> ipywidgets.Widget:
     depth = ipywidgets.SelectionSlider(
         options=data["depths"], value=12, description="Layers", style=wide
     )
+    names = legend([(_COLOURS[key], label) for key, label in STACKS.items()])
     view = ipywidgets.HTML()
 
     def redraw(_=None) -> None:
         chosen = quantity.value, stack.value, depth.value, steps.value
         sentence = html.escape(describe(data, *chosen))
-        view.value = f"<p>{legend()}</p>{draw(data, *chosen)}<p>{sentence}</p>"
+        view.value = f"<p>{names}</p>{draw(data, *chosen)}<p>{sentence}</p>"
 
     for control in (quantity, stack, depth, steps):
         control.observe(redraw, names="value")

@@ -71,9 +71,7 @@ def load(path: Path = RESULTS) -> list[dict]:
 
 def seed_spread(runs: list[dict]) -> tuple[float, int]:
     """Return the standard deviation of the loss from seed to seed, pooled, and its degrees of freedom."""
-    cells = defaultdict(list)
-    for run in runs:
-        cells[key(run)[:-1]].append(run["val_loss"])
+    cells = _losses_by_model(runs)
     squares = sum(sum((x - sum(c) / len(c)) ** 2 for x in c) for c in cells.values())
     freedom = sum(len(cell) - 1 for cell in cells.values())
     if freedom < 10:
@@ -119,9 +117,7 @@ def report(runs: list[dict]) -> str:
         lines.append(
             f"| {e.factor} | {e.level} | {e.loss:.4f} | {change} | {e.verdict} | {e.minutes:.2f} |"
         )
-    cells = defaultdict(list)
-    for run in runs:
-        cells[key(run)[:-1]].append(run["val_loss"])
+    cells = _losses_by_model(runs)
     ranked = sorted((sum(losses) / len(losses), cell) for cell, losses in cells.items())
     name = " · ".join
     best, worst = ranked[0], ranked[-1]
@@ -154,6 +150,13 @@ def figure(runs: list[dict]):
     axes.set_yticks(range(len(shown)), names)
     axes.set_xlabel("change of the validation loss (nats per character)")
     return fig
+
+
+def _losses_by_model(runs: list[dict]) -> dict[tuple, list[float]]:
+    cells = defaultdict(list)
+    for run in runs:
+        cells[key(run)[:-1]].append(run["val_loss"])
+    return cells
 
 
 def _mean(runs: list[dict], name: str) -> float:
