@@ -92,9 +92,10 @@ class CausalSelfAttention(nn.Module):
         """Project x to q, k, v of (B, H, T, D), turn q and k, add what the cache holds."""
         B, T, _ = x.shape
         heads = self.qkv(x).view(B, T, -1, self.head_dim).transpose(1, 2)  # (B, H + 2 Hkv, T, D)
-        q, k, v = heads.split([self.n_head, self.n_kv_head, self.n_kv_head], dim=1)
+        qk, v = heads.split([self.n_head + self.n_kv_head, self.n_kv_head], dim=1)
         if rotary is not None:
-            q, k = rotary(q), rotary(k)
+            qk = rotary(qk)  # one call for both is faster than two
+        q, k = qk.split([self.n_head, self.n_kv_head], dim=1)
         if cache is not None:
             k, v = cache.update(k, v)
         group = self.n_head // self.n_kv_head
@@ -116,7 +117,8 @@ class CausalSelfAttention(nn.Module):
         """
         q, k, v = self._heads(x, rotary, cache)
         dropout_p = self.dropout if self.training else 0.0
-        if not self.fused:
+        slow = q.is_cpu and q.dtype == torch.bfloat16 and q.shape[-2] <= 256  # there, the kernel is
+        if slow or not self.fused:
             y = scaled_dot_product_attention(q, k, v, mask, is_causal=True, dropout_p=dropout_p)
         elif mask is None and q.shape[-2] in (1, k.shape[-2]):  # torch's two fast cases
             is_causal = q.shape[-2] > 1

@@ -68,7 +68,7 @@ _GPT2 = {"position": "learned", "norm": "layer", "ffn": "gelu_tanh", "tie_weight
 _LLAMA = {"position": "rope", "norm": "rms", "ffn": "swiglu", "tie_weights": False, "bias": False}
 _SIZES = ("vocab_size", "max_seq_len", "n_embd", "n_layer", "n_head")
 PRESETS = {
-    "laptop": dict(zip(_SIZES, (70, 256, 128, 4, 4))) | _LLAMA,
+    "laptop": dict(zip(_SIZES, (70, 256, 128, 4, 4))) | _LLAMA | {"init_std": 0.08},
     "gpt2_124m": dict(zip(_SIZES, (50257, 1024, 768, 12, 12))) | _GPT2,
     "fineweb_44m": dict(zip(_SIZES, (9157, 1024, 512, 12, 8))) | _GPT2
     | {"position": "sinusoidal", "ffn": "relu", "ffn_hidden": 2048},
@@ -101,8 +101,8 @@ def _problems(c):
         yield f"rope_scaling is given, but position={c.position!r} does not rotate"
     if not 0 <= c.dropout < 1:
         yield f"dropout={c.dropout}, expected at least 0 and below 1"
-    if not (c.rope_base > 1 and c.norm_eps > 0):
-        yield f"rope_base={c.rope_base} must be above 1, norm_eps={c.norm_eps} above 0"
+    if not (c.rope_base > 1 and c.norm_eps > 0 and c.init_std > 0):
+        yield f"need rope_base={c.rope_base} above 1, norm_eps={c.norm_eps}, init_std={c.init_std} above 0"
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,8 @@ class GPTConfig:
 
     None means: n_kv_head as many as n_head; ffn_hidden the usual width (4 C, or 2/3 of it when gated).
     `bias` covers the linear layers and LayerNorm. `fused` takes torch's kernels where there are some.
-    Raises ValueError, quoting both numbers, for a combination that cannot work.
+    init_std is the spread of fresh weights. Raises ValueError, quoting both numbers, for a
+    combination that cannot work.
     """
 
     vocab_size: int
@@ -132,6 +133,7 @@ class GPTConfig:
     rope_scaling: RopeScaling | None = None
     norm_eps: float = 1e-5
     fused: bool = True
+    init_std: float = 0.02
 
     def __post_init__(self):
         problems = list(_problems(self))
@@ -198,15 +200,15 @@ class MiniGPT(nn.Module):
         self.init_weights()
 
     def init_weights(self) -> None:
-        """Draw all weights afresh: normal with standard deviation 0.02, biases 0, norms 1.
+        """Draw all weights afresh: normal with standard deviation init_std, biases 0, norms 1.
 
-        The last layer of each branch gets 0.02 / sqrt(2 n_layer): 2 n_layer branches add up in the
+        The last layer of each branch gets init_std / sqrt(2 n_layer): 2 n_layer branches add up in the
         residual stream (Radford et al., 2019, section 2.3).
         """
         for name, weight in self.named_parameters():
             if weight.ndim > 1:
                 last = name.endswith(("attention.proj.weight", "ffn.down.weight"))
-                std = 0.02 / math.sqrt(2 * self.config.n_layer if last else 1)
+                std = self.config.init_std / math.sqrt(2 * self.config.n_layer if last else 1)
                 nn.init.normal_(weight, 0.0, std)
             else:
                 nn.init.constant_(weight, 0.0 if name.endswith("bias") else 1.0)
@@ -306,7 +308,7 @@ def ladder(**sizes) -> dict[str, GPTConfig]:
 
     sizes: those of the laptop preset unless told. Raises ValueError as GPTConfig does.
     """
-    config = GPTConfig.preset("laptop", **{**_GPT2, **sizes})
+    config = GPTConfig.preset("laptop", **{"init_std": 0.02, **_GPT2, **sizes})
     rungs = {"GPT-2": config}
     for name in ("position", "norm", "ffn", "bias", "n_kv_head", "tie_weights"):
         value = _LLAMA.get(name, config.n_head // 2)

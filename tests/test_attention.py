@@ -86,13 +86,13 @@ FAULTS = {
     "0 for forbidden scores": ("masked_fill(~mask, -math.inf)", "masked_fill(~mask, 0.0)"),
     "nan for an empty row": ("return weights.masked_fill(~mask, 0.0)", "return weights"),
     "merged without the transpose": ("y.transpose(1, 2).flatten(2)", "y.reshape(x.shape)"),
-    "rotated values": ("q, k = rotary(q), rotary(k)", "q, k, v = rotary(q), rotary(k), rotary(v)"),
-    "only queries rotated": ("q, k = rotary(q), rotary(k)", "q = rotary(q)"),
+    "rotated values": ("qk = rotary(qk)", "qk, v = rotary(qk), rotary(v)"),
+    "only queries rotated": ("= rotary(qk)", "= torch.cat([rotary(qk[:, :self.n_head]), qk[:, self.n_head:]], 1)"),
     "key heads in turn": ("k.repeat_interleave(group, dim=1)", "k.repeat(1, group, 1, 1)"),
     "the cache ignored": ("k, v = cache.update(k, v)", "cache.update(k, v)"),
     "dropout also in evaluation": ("self.dropout if self.training else 0.0", "self.dropout"),
     "no dropout on the output": ("F.dropout(y, self.dropout, self.training)", "y"),
-    "queries and keys exchanged": ("q, k, v = heads.split", "k, q, v = heads.split"),
+    "queries and keys exchanged": ("q, k = qk.split([self.n_head, self.n_kv_head]", "k, q = qk.split([self.n_kv_head, self.n_head]"),
     "a mask that replaces causality": ("past if mask is None else mask & past", "past if mask is None else mask"),
 }  # fmt: skip
 
