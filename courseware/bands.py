@@ -11,8 +11,8 @@ A history is a list of {"step": int, "train_loss": float | None, "val_loss": flo
 
 How wide is a band? Ten seeds estimate a mean and a standard deviation s; one new run then lies within
 4.78 * sqrt(1 + 1/10) * s = 5.0 s of that mean with probability 99.9 per cent (Student's t, 9 degrees of freedom), so
-a sound run almost never leaves it at any of its sixteen points. Another processor or version of torch adds
-in another order; for this no band is narrower than 0.2 per cent of the loss on either side.
+a sound run almost never leaves it at any of its sixteen points. Fewer seeds make a wider band. Another processor
+or version of torch adds in another order; for this no band is narrower than 0.2 per cent of the loss on either side.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import argparse
 import datetime
 import json
 import math
+import multiprocessing
 import os
 import platform
 import statistics
@@ -32,7 +33,8 @@ from courseware import paths
 from courseware.diagnosis import likely_causes
 
 FOLDER = paths.CODE / "courseware" / "loss_bands"
-WIDTH = 5.0  # standard deviations on either side; see above
+# Student's t at 99.9 per cent for 5, 6, ... seeds; see above. From ten on, that of ten.
+STUDENT = {5: 8.61, 6: 6.87, 7: 5.96, 8: 5.41, 9: 5.04, 10: 4.78}
 FLOOR = 0.002  # of the mean
 MIN_SEEDS = 5
 CURVES = {"train_loss": "train", "val_loss": "valid"}  # a history's key and its colour
@@ -87,9 +89,11 @@ def load_band(name: str, path: Path | None = None) -> dict:
     return json.loads(target.read_text(encoding="utf-8"))
 
 
-def half_widths(curve: dict) -> list[float]:
-    """Return how far a sound run may lie from the mean at each step, in nats."""
-    return [max(WIDTH * s, FLOOR * m) for m, s in zip(curve["mean"], curve["std"], strict=True)]
+def half_widths(curve: dict, seeds: int = 10) -> list[float]:
+    """Return how far a sound run may lie from the mean at each step, in nats, in a band of so many seeds."""
+    seeds = min(seeds, 10)
+    width = STUDENT[seeds] * math.sqrt(1 + 1 / seeds)
+    return [max(width * s, FLOOR * m) for m, s in zip(curve["mean"], curve["std"], strict=True)]
 
 
 def compare_run(
@@ -102,9 +106,10 @@ def compare_run(
     band = load_band(name, path)
     excess = _excess(history, band)
     if not excess:
+        got = [record["step"] for record in history if any(record.get(key) for key in CURVES)]
         raise ValueError(
-            f"expected losses at steps {band['steps']} of the band {name!r}, got steps "
-            f"{[record['step'] for record in history]}; keep the chapter's `eval_every`"
+            f"expected losses at steps {band['steps']} of the band {name!r}, got losses at steps "
+            f"{got}; keep the chapter's `eval_every`"
         )
     verdict = _judge(band, excess)
     if show:
@@ -120,7 +125,9 @@ def _excess(history: list[dict], band: dict) -> dict[str, list[tuple[float, floa
     for key in CURVES:
         if key not in band:
             continue
-        rows = zip(band["steps"], band[key]["mean"], half_widths(band[key]), strict=True)
+        rows = zip(
+            band["steps"], band[key]["mean"], half_widths(band[key], band["seeds"]), strict=True
+        )
         points = [
             (at[step][key] - mean, (at[step][key] - mean) / half)
             for step, mean, half in rows
@@ -156,7 +163,7 @@ def _draw(history: list[dict], band: dict, verdict: Verdict) -> None:
         title = {"train_loss": "training loss", "val_loss": "validation loss"}[key]
         ax.set(title=title, xlabel="step", ylabel="nats per token")
         if key in band:
-            mean, half = band[key]["mean"], half_widths(band[key])
+            mean, half = band[key]["mean"], half_widths(band[key], band["seeds"])
             low = [m - h for m, h in zip(mean, half, strict=True)]
             high = [m + h for m, h in zip(mean, half, strict=True)]
             colour_of_band = figures.COLOURS["band"]
@@ -189,7 +196,38 @@ def _run_baselines(seed: int) -> list[dict]:
     return train_baseline(model, train_tokens, val_tokens, seed=seed)
 
 
-RECIPES: dict[str, Callable[[int], list[dict]]] = {"04_baselines": _run_baselines}
+def training_config(seed: int = 0, **changes):
+    """Return the settings of chapter 10's run."""
+    from minigpt_lib.training import TrainConfig
+
+    return TrainConfig(
+        steps=1500, batch_size=16, block_size=128, eval_tokens=50_000, seed=seed, **changes
+    )  # fmt: skip
+
+
+def _run_training(seed: int) -> list[dict]:
+    """Chapter 10's run, as its notebook does it."""
+    import torch
+
+    from minigpt_lib.char_tokenizer import CharTokenizer
+    from minigpt_lib.data import load_text, train_val_split
+    from minigpt_lib.model import GPTConfig, MiniGPT
+    from minigpt_lib.training import Trainer
+
+    text = load_text()
+    tokenizer = CharTokenizer.from_text(text)
+    parts = train_val_split(torch.tensor(tokenizer.encode(text)))
+    torch.manual_seed(seed)
+    model = MiniGPT(GPTConfig.preset("laptop", vocab_size=tokenizer.vocab_size))
+    history = Trainer(model, training_config(seed, progress=False), *parts).train()
+    return [record for record in history if "train_loss" in record]
+
+
+RECIPES: dict[str, Callable[[int], list[dict]]] = {
+    "04_baselines": _run_baselines,
+    "10_training": _run_training,
+}
+SETTINGS = {"10_training": {"warmup_steps": 100}}  # what the diagnosis asks about
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -198,6 +236,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("action", choices=["record", "list"])
     parser.add_argument("name", nargs="?", choices=sorted(RECIPES))
     parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument(
+        "--workers", type=int, default=1, help="runs at the same time, a thread each"
+    )
     chosen = parser.parse_args(arguments)
     if chosen.action == "list":
         print("\n".join(sorted(file.stem for file in FOLDER.glob("*.json"))))
@@ -206,11 +247,11 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error("record needs the name of a band")
     import torch
 
-    torch.set_num_threads(1)
-    runs = []
-    for seed in range(chosen.seeds):
-        runs.append(RECIPES[chosen.name](seed))
-        print(f"seed {seed}: {runs[-1][-1]}", flush=True)
+    context, runs = multiprocessing.get_context("spawn"), []
+    with context.Pool(chosen.workers, torch.set_num_threads, (1,)) as pool:
+        for run in pool.imap(RECIPES[chosen.name], range(chosen.seeds)):
+            print(f"seed {len(runs)}: {run[-1]}", flush=True)
+            runs.append(run)
     band = record_band(
         chosen.name,
         runs,
@@ -218,6 +259,7 @@ def main(arguments: list[str] | None = None) -> int:
         date=datetime.date.today().isoformat(),
         hardware=f"{os.cpu_count()}-core CPU, {platform.machine()}, {platform.system()}",
         versions={"python": platform.python_version(), "torch": torch.__version__},
+        **SETTINGS.get(chosen.name, {}),
     )
     for key in CURVES:
         print(f"{key}: {band[key]['mean'][-1]:.4f} ± {band[key]['std'][-1]:.4f}")

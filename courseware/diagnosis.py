@@ -1,8 +1,10 @@
 """Name the likely causes of a training run that leaves its band.
 
 Each mistake has its own shape. A missing shift makes the loss far too good. A validation text that was seen in
-training leaves the training loss normal and makes validation better than it can be. A learning rate that is too
-low starts above the band and creeps towards it; one that is too high jumps up and down above it.
+training leaves the training loss normal and makes validation better than it can be. A mask that lets the future
+through makes both losses far too good. A learning rate that is too low starts above the band and creeps towards
+it; one that is too high jumps up and down above it, or starts fast and then stays behind. Without a warm-up only the
+beginning is different.
 """
 
 from __future__ import annotations
@@ -16,8 +18,16 @@ LOW_RATE = (
     "learning rate too low: the loss is still above the band and falling. Try three times as much."
 )
 NO_SHIFT = (
-    "the targets are not shifted: the model copies its input, so its loss is far too good. "
+    "the targets are not shifted, or backwards: the model copies its input, so its loss is far too good. "
     "y must be the text one token further on than x."
+)
+NO_MASK = (
+    "the model sees the future: both losses are far too good. Is the causal mask missing, transposed, "
+    "or off by one?"
+)
+NO_WARMUP = (
+    "no warm-up, or one counted in micro-batches: the run starts faster than usual and then goes its usual way. "
+    "Harmless here; at a higher learning rate the same run breaks."
 )
 WRONG_SHIFT = (
     "training and validation ask for different targets: the training loss is normal, the validation "
@@ -57,9 +67,10 @@ def likely_causes(band: dict, excess: dict) -> list[str]:
     if not all(math.isfinite(difference) for curve in excess.values() for difference, _ in curve):
         return [HIGH_RATE.format("is no longer a number.")]
     train, valid = (excess.get(key) or [(0.0, 0.0)] for key in ("train_loss", "val_loss"))
-    sizes = [(band[key]["mean"][-1], excess[key][-1][0]) for key in excess]
-    if any(difference < -0.5 * mean for mean, difference in sizes):
-        return [NO_SHIFT]
+    copied = {key: curve[-1][0] < -0.5 * band[key]["mean"][-1] for key, curve in excess.items()}
+    if any(copied.values()):
+        sees_future = copied.get("val_loss") and "warmup_steps" in band  # a transformer's
+        return [NO_MASK, NO_SHIFT] if sees_future else [NO_SHIFT]
     trained, tested = _side(train), _side(valid)
     if "val_loss" not in excess:
         tested = trained
@@ -73,6 +84,13 @@ def likely_causes(band: dict, excess: dict) -> list[str]:
     if tested == -1:
         return [ON_VALIDATION, LEAK] if trained == -1 else [LEAK, ON_VALIDATION]
     key = "val_loss" if "val_loss" in excess else "train_loss"
+    start = excess.get("train_loss", excess[key])
+    if (
+        band.get("warmup_steps")
+        and excess[key][-1][1] <= 1
+        and start[0][1] < min(-1.4, 2 * start[1][1])
+    ):
+        return [NO_WARMUP, FASTER]
     return _rate(excess[key], band[key]["mean"][: len(excess[key])])
 
 
@@ -95,6 +113,8 @@ def _rate(curve: list[tuple[float, float]], mean: list[float]) -> list[str]:
     if curve[-1][1] > 1:
         if rises >= 2 or (rises and standing):
             return [HIGH_RATE.format("jumps up and down above the band."), OTHER]
+        if curve[0][1] < 0:
+            return [HIGH_RATE.format("falls fast at first and then stays above the band."), OTHER]
         return [LOW_RATE, OTHER]
     if curve[0][1] > 1:
         return [HIGH_RATE.format("was above the band until the rate had fallen."), LOW_RATE]

@@ -44,13 +44,14 @@ def attention_weights(q, k, mask=None, is_causal: bool = False) -> torch.Tensor:
     zeros. Vaswani et al. (2017), equation 1.
     """
     scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])  # (..., Tq, Tk)
+    allowed = mask
     if is_causal:
         past = causal_mask(q.shape[-2], k.shape[-2], q.device)
-        mask = past if mask is None else mask & past
-    if mask is None:
-        return scores.softmax(dim=-1)
-    weights = scores.masked_fill(~mask, -math.inf).softmax(dim=-1)
-    return weights.masked_fill(~mask, 0.0)  # a row without any key: 0, where softmax says nan
+        allowed = past if mask is None else mask & past
+    scores = scores if allowed is None else scores.masked_fill(~allowed, -math.inf)
+    weights = scores.softmax(dim=-1)
+    # with a mask, a row without any key: 0, where softmax says nan
+    return weights if mask is None else weights.masked_fill(~allowed, 0.0)
 
 
 def scaled_dot_product_attention(q, k, v, mask=None, is_causal=False, dropout_p=0.0):
@@ -90,8 +91,8 @@ class CausalSelfAttention(nn.Module):
 
     def _heads(self, x, rotary, cache):
         """Project x to q, k, v of (B, H, T, D), turn q and k, add what the cache holds."""
-        B, T, _ = x.shape
-        heads = self.qkv(x).view(B, T, -1, self.head_dim).transpose(1, 2)  # (B, H + 2 Hkv, T, D)
+        # (B, H + 2 Hkv, T, D)
+        heads = self.qkv(x).unflatten(2, (-1, self.head_dim)).transpose(1, 2)
         qk, v = heads.split([self.n_head + self.n_kv_head, self.n_kv_head], dim=1)
         if rotary is not None:
             qk = rotary(qk)  # one call for both is faster than two
@@ -116,15 +117,14 @@ class CausalSelfAttention(nn.Module):
         (B, n_kv_head, T, D), and returns those of all tokens so far.
         """
         q, k, v = self._heads(x, rotary, cache)
-        dropout_p = self.dropout if self.training else 0.0
-        slow = q.is_cpu and q.dtype == torch.bfloat16 and q.shape[-2] <= 256  # there, the kernel is
+        dropout_p, T = self.dropout if self.training else 0.0, q.shape[-2]
+        slow = q.is_cpu and q.dtype == torch.bfloat16 and T <= 256  # there, torch's kernel is
         if slow or not self.fused:
             y = scaled_dot_product_attention(q, k, v, mask, is_causal=True, dropout_p=dropout_p)
-        elif mask is None and q.shape[-2] in (1, k.shape[-2]):  # torch's two fast cases
-            is_causal = q.shape[-2] > 1
-            y = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout_p, is_causal=is_causal)
+        elif mask is None and T in (1, k.shape[-2]):  # torch's two fast cases
+            y = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout_p, is_causal=T > 1)
         else:
-            past = causal_mask(q.shape[-2], k.shape[-2], q.device)
+            past = causal_mask(T, k.shape[-2], q.device)
             mask = past if mask is None else mask & past
             y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout_p)
         y = self.proj(y.transpose(1, 2).flatten(2))  # heads side by side again: (B, T, C)
