@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import torch
 
 from courseware import corpus, paths
@@ -17,8 +19,7 @@ def shakespeare_model(steps: int = 300):
     minute on two cores), which is kept for the next time. Prints which of the two it is.
     """
     from minigpt_lib.char_tokenizer import CharTokenizer
-    from minigpt_lib.data import get_batch, train_val_split
-    from minigpt_lib.model import GPTConfig, MiniGPT
+    from minigpt_lib.model import MiniGPT
 
     text = corpus.shakespeare()
     tokenizer = CharTokenizer.from_text(text)
@@ -26,17 +27,28 @@ def shakespeare_model(steps: int = 300):
         if (folder / "model.safetensors").is_file():
             print(f"{whose}, from {folder.relative_to(paths.ROOT)}")
             return MiniGPT.from_pretrained(folder), tokenizer
+    print(f"chapter 10 has not been run here: training a quick model for {steps} steps")
+    return _train(text, tokenizer, steps), tokenizer
+
+
+def _train(text: str, tokenizer, steps: int):
+    """Train a small model with chapter 10's trainer and keep it."""
+    from minigpt_lib.data import train_val_split
+    from minigpt_lib.model import GPTConfig, MiniGPT
+    from minigpt_lib.training import TrainConfig, Trainer
+
     tokens, _ = train_val_split(torch.tensor(tokenizer.encode(text)))
-    torch.manual_seed(0)
-    model = MiniGPT(GPTConfig.preset("laptop", vocab_size=tokenizer.vocab_size))
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, fused=True)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=steps)
-    for _ in range(steps):
-        model(*get_batch(tokens, 32, 64))[1].backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-        schedule.step()
-    model.save_pretrained(QUICK)
-    print(f"chapter 10 has not been run here: trained a quick model for {steps} steps")
-    return model.eval(), tokenizer
+    config = TrainConfig(
+        steps=steps, batch_size=32, warmup_steps=steps // 10, eval_every=0, progress=False
+    )
+    threads = torch.get_num_threads()
+    with torch.random.fork_rng(devices=[]):  # the chapter's own random numbers stay as they were
+        torch.manual_seed(0)
+        model = MiniGPT(GPTConfig.preset("laptop", vocab_size=tokenizer.vocab_size))
+        try:
+            torch.set_num_threads(min(4, os.cpu_count() or 1))
+            Trainer(model, config, tokens).train()
+        finally:
+            torch.set_num_threads(threads)
+    model.cpu().save_pretrained(QUICK)
+    return model.eval()

@@ -88,7 +88,7 @@ def likely_causes(band: dict, excess: dict) -> list[str]:
     if (
         band.get("warmup_steps")
         and excess[key][-1][1] <= 1
-        and start[0][1] < min(-1.4, 2 * start[1][1])
+        and start[0][1] < min(-1, 2 * start[1][1])
     ):
         return [NO_WARMUP, FASTER]
     return _rate(excess[key], band[key]["mean"][: len(excess[key])])

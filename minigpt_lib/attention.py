@@ -119,7 +119,9 @@ class CausalSelfAttention(nn.Module):
         q, k, v = self._heads(x, rotary, cache)
         dropout_p, T = self.dropout if self.training else 0.0, q.shape[-2]
         slow = q.is_cpu and q.dtype == torch.bfloat16 and T <= 256  # there, torch's kernel is
-        if slow or not self.fused:
+        if slow and self.fused and T == 1 and mask is None and not dropout_p:  # one query: float32
+            y = F.scaled_dot_product_attention(q.float(), k.float(), v.float()).to(q.dtype)
+        elif slow or not self.fused:
             y = scaled_dot_product_attention(q, k, v, mask, is_causal=True, dropout_p=dropout_p)
         elif mask is None and T in (1, k.shape[-2]):  # torch's two fast cases
             y = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout_p, is_causal=T > 1)
