@@ -44,14 +44,14 @@ def attention_weights(q, k, mask=None, is_causal: bool = False) -> torch.Tensor:
     zeros. Vaswani et al. (2017), equation 1.
     """
     scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])  # (..., Tq, Tk)
-    allowed = mask
-    if is_causal:
-        past = causal_mask(q.shape[-2], k.shape[-2], q.device)
-        allowed = past if mask is None else mask & past
-    scores = scores if allowed is None else scores.masked_fill(~allowed, -math.inf)
-    weights = scores.softmax(dim=-1)
-    # with a mask, a row without any key: 0, where softmax says nan
-    return weights if mask is None else weights.masked_fill(~allowed, 0.0)
+    if is_causal and mask is None:  # the usual case: adding costs less than masked_fill
+        past = torch.where(causal_mask(q.shape[-2], k.shape[-2], q.device), 0.0, -math.inf)
+        return (scores + past.to(scores.dtype)).softmax(dim=-1)
+    if mask is None:
+        return scores.softmax(dim=-1)
+    allowed = mask & causal_mask(q.shape[-2], k.shape[-2], q.device) if is_causal else mask
+    # twice, for a row without any key: 0, where softmax says nan
+    return scores.masked_fill(~allowed, -math.inf).softmax(dim=-1).masked_fill(~allowed, 0.0)
 
 
 def scaled_dot_product_attention(q, k, v, mask=None, is_causal=False, dropout_p=0.0):
@@ -91,17 +91,16 @@ class CausalSelfAttention(nn.Module):
 
     def _heads(self, x, rotary, cache):
         """Project x to q, k, v of (B, H, T, D), turn q and k, add what the cache holds."""
-        # (B, H + 2 Hkv, T, D)
-        heads = self.qkv(x).unflatten(2, (-1, self.head_dim)).transpose(1, 2)
-        qk, v = heads.split([self.n_head + self.n_kv_head, self.n_kv_head], dim=1)
-        if rotary is not None:
-            qk = rotary(qk)  # one call for both is faster than two
-        q, k = qk.split([self.n_head, self.n_kv_head], dim=1)
+        heads, H, kv = self.qkv(x).unflatten(2, (-1, self.head_dim)), self.n_head, self.n_kv_head
+        if rotary is None:
+            q, k, v = (part.transpose(1, 2) for part in heads.split([H, kv, kv], dim=2))
+        else:  # one rotation for queries and keys is faster than two
+            qk, v = (part.transpose(1, 2) for part in heads.split([H + kv, kv], dim=2))
+            q, k = rotary(qk).split([H, kv], dim=1)
         if cache is not None:
             k, v = cache.update(k, v)
-        group = self.n_head // self.n_kv_head
-        if group > 1:  # query heads 0 .. group - 1 use key head 0, and so on
-            k, v = k.repeat_interleave(group, dim=1), v.repeat_interleave(group, dim=1)
+        if kv < H:  # query heads 0 .. H / kv - 1 use key head 0, and so on
+            k, v = (part.repeat_interleave(H // kv, dim=1) for part in (k, v))
         return q, k, v
 
     def weights(self, x, mask=None, rotary=None, cache=None) -> torch.Tensor:

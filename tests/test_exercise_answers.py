@@ -99,7 +99,16 @@ def test_another_right_answer_is_right(name):
 
 def test_every_exercise_was_answered_in_another_way():
     elsewhere = {"attention", "causal_mask", "sampler", "mlp_bigram"}
-    for chapter in ("attention", "positions", "norms", "feedforward", "model"):
+    for chapter in (
+        "attention",
+        "positions",
+        "norms",
+        "feedforward",
+        "model",
+        "training",
+        "generation",
+        "evaluation",
+    ):
         answers = importlib.import_module(f"test_{chapter}").ANSWERS
         elsewhere |= {name for name, _, diagnosis in answers if not diagnosis}
     assert set(registry()) == set(OTHERS) | elsewhere

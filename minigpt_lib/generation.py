@@ -1,0 +1,483 @@
+"""Write text with a model: choose each token, remember what was computed, stop in time.
+
+Shapes: B texts, T tokens, V ids in the vocabulary, H_kv heads of keys and values of width D.
+
+Written by notebooks/11_generation.ipynb (chapter 11): edit it there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import zip_longest
+
+import torch
+from torch import nn
+
+__all__ = [
+    "STRATEGIES",
+    "beam_search",
+    "filter_logits",
+    "GenerationConfig",
+    "KVCache",
+    "pack_weights",
+    "sample",
+    "TextGenerator",
+]
+
+
+def _problems(temperature=1.0, top_k=None, top_p=None, min_p=None, repetition_penalty=1.0):
+    """Yield a sentence for each setting of a filter that makes no sense."""
+    if not 0 <= temperature < math.inf:
+        yield f"temperature={temperature}, expected at least 0"
+    if top_k is not None and (type(top_k) is not int or top_k < 1):
+        yield f"top_k={top_k!r}, expected a whole number of at least 1, or None"
+    if top_p is not None and not 0 < top_p <= 1:
+        yield f"top_p={top_p}, expected above 0 and at most 1, or None"
+    if min_p is not None and not 0 <= min_p <= 1:
+        yield f"min_p={min_p}, expected 0 to 1, or None"
+    if not 0 < repetition_penalty < math.inf:
+        yield f"repetition_penalty={repetition_penalty}, expected above 0"
+
+
+def _refuse(problems) -> None:
+    """Raise a ValueError that lists the problems, if there are any."""
+    if problems := list(problems):
+        raise ValueError("cannot generate: " + "; ".join(problems) + ".")
+
+
+def filter_logits(
+    logits, *, temperature=1.0, top_k=None, top_p=None, min_p=None, repetition_penalty=1.0,
+    previous=None,
+):  # fmt: skip
+    """Return logits (B, V) in float32, -inf where a token is ruled out; None switches a filter off.
+
+    In this order: repetition_penalty on the ids of `previous` (B, T); temperature, where 0 keeps only
+    the best token; top_k; top_p (Holtzman et al., 2020), with the token that crosses the threshold;
+    min_p times the largest probability. At least one token of each row stays. ValueError for settings
+    that make no sense.
+    """
+    _refuse(_problems(temperature, top_k, top_p, min_p, repetition_penalty))
+    scores = logits.float()
+    if repetition_penalty != 1:
+        if previous is None:
+            raise ValueError("repetition_penalty needs the ids so far: previous=ids, (B, T).")
+        seen = scores.gather(1, previous)
+        seen = torch.where(seen < 0, seen * repetition_penalty, seen / repetition_penalty)
+        scores = scores.scatter(1, previous, seen)
+    if temperature == 0:
+        best = scores.argmax(dim=-1, keepdim=True)  # the lowest id of equals
+        return torch.full_like(scores, -math.inf).scatter(1, best, scores.gather(1, best))
+    scores = scores / temperature
+    if top_k is not None:
+        kth = scores.topk(min(top_k, scores.shape[-1])).values[:, -1:]
+        scores = scores.masked_fill(scores < kth, -math.inf)
+    if top_p is not None:
+        ordered, ids = scores.sort()  # the most likely last
+        out = ordered.softmax(dim=-1).cumsum(dim=-1) <= 1 - top_p
+        out[:, -1] = False
+        scores = scores.masked_fill(out.scatter(1, ids, out), -math.inf)
+    if min_p is not None:
+        probabilities = scores.softmax(dim=-1)
+        least = min_p * probabilities.amax(dim=-1, keepdim=True)
+        scores = scores.masked_fill(probabilities < least, -math.inf)
+    return scores
+
+
+def sample(logits, generator=None) -> torch.Tensor:
+    """Draw an id for each row of logits (B, V), each as often as its probability says: (B,) int64.
+
+    generator: a torch.Generator, or a list with one for each row, so that a row's draws do not depend
+    on its neighbours.
+    """
+    probabilities = logits.float().softmax(dim=-1)
+    if not isinstance(generator, (list, tuple)):
+        return torch.multinomial(probabilities, 1, generator=generator)[:, 0]
+    rows = zip(probabilities, generator, strict=True)
+    return torch.cat([torch.multinomial(row, 1, generator=g) for row, g in rows])
+
+
+class _LayerCache:
+    """The keys and values of one layer; `owner` knows how many places are filled."""
+
+    def __init__(self, owner, shape, dtype, device, is_last):
+        self.owner, self.is_last = owner, is_last
+        self.k = torch.zeros(shape, dtype=dtype, device=device)
+        self.v = torch.zeros_like(self.k)
+
+    def update(self, k, v):
+        """Write k and v (B, H_kv, T, D) behind the rest; return all, (B, H_kv, length + T, D)."""
+        start, end = self.owner.length, self.owner.length + k.shape[2]
+        if end > self.k.shape[2] or len(k) != len(self.k) or k.dtype != self.k.dtype:
+            B, _, max_len, _ = self.k.shape
+            raise ValueError(
+                f"the cache holds {B} texts of at most {max_len} tokens in {self.k.dtype}, but it got "
+                f"{len(k)} texts with {end} tokens in {k.dtype}: make a KVCache of that size."
+            )
+        self.k[:, :, start:end] = k.detach()  # no gradient flows through a memory
+        self.v[:, :, start:end] = v.detach()
+        if self.is_last:  # until then every layer of this step must see the same length
+            self.owner.length = end
+        return self.k[:, :, :end], self.v[:, :, :end]
+
+
+class KVCache:
+    """Remember the keys and values of all tokens so far, so that each is computed once.
+
+    `cache[i]` belongs to layer i; `length` counts the tokens, and moves when the last layer has
+    written. The memory is taken at once: n_layer x 2 x B x H_kv x max_len x D numbers, with
+    max_len = max_seq_len unless told. Raises ValueError when it is full.
+    """
+
+    def __init__(self, config, batch_size, max_len=None, dtype=torch.float32, device="cpu"):
+        max_len = config.max_seq_len if max_len is None else max_len
+        shape = (batch_size, config.n_kv_head or config.n_head, max_len, config.head_dim)
+        last = config.n_layer - 1
+        self.layers = [_LayerCache(self, shape, dtype, device, i == last) for i in range(last + 1)]
+        self.length = 0
+
+    def __getitem__(self, i: int):
+        return self.layers[i]
+
+    def reset(self) -> None:
+        """Forget everything; the memory is kept."""
+        self.length = 0
+
+    def truncate(self, length: int) -> None:
+        """Forget all tokens but the first `length`; ValueError if there are fewer."""
+        if not 0 <= length <= self.length:
+            raise ValueError(f"cannot keep {length} tokens: the cache holds {self.length}.")
+        self.length = length
+
+    def reorder(self, rows) -> None:
+        """Let row b go on from what row rows[b] holds, rows (B,): beams need it."""
+        for layer in self.layers:
+            for kept in (layer.k, layer.v):
+                kept[:, :, : self.length] = kept[rows, :, : self.length]
+
+
+@contextlib.contextmanager
+def _evaluating(model):
+    """Switch dropout off for a while."""
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)
+
+
+def _new_cache(model, batch_size, max_len):
+    weight = model.embedding.weight
+    return KVCache(model.config, batch_size, max_len, weight.dtype, weight.device)
+
+
+@torch.inference_mode()
+def _steps(model, ids, lengths, n_tokens, choose, use_cache) -> Iterator[torch.Tensor]:
+    """Yield n_tokens times the next ids (B,). ids (B, T): lengths[b] tokens of each row, at the right.
+
+    A row longer than max_seq_len goes on from the last half of that, read again from position 0, for
+    the cache was filled at the old positions, by a model that still saw the beginning.
+    """
+    limit, (B, T) = model.config.max_seq_len, ids.shape
+    text = torch.cat([ids, ids.new_empty(B, n_tokens)], dim=1)
+    cache = _new_cache(model, B, min(limit, T + n_tokens)) if use_cache else None
+    start = 0
+    with _evaluating(model):
+        for end in range(T, T + n_tokens):
+            if max(lengths) > limit:
+                lengths = [n if n <= limit else max(1, limit // 2) for n in lengths]
+                start = end - max(lengths)
+                if use_cache:
+                    cache.reset()
+            logits = _last_logits(model, text[:, start:end], lengths, cache)
+            text[:, end] = choose(logits, text[:, :end])
+            yield text[:, end]
+            lengths = [n + 1 for n in lengths]
+
+
+def _last_logits(model, window, lengths, cache):
+    """Return the logits (B, V) after `window` (B, T); the cache may know its first tokens already."""
+    T = window.shape[1]
+    new = window if cache is None else window[:, cache.length :]
+    positions = mask = None
+    if min(lengths) < T:  # some rows begin with padding, which nobody may look at
+        padding = T - torch.tensor(lengths, device=window.device)[:, None]
+        places = torch.arange(T, device=window.device)
+        positions = (places - padding).clamp(min=0)[:, T - new.shape[1] :]
+        mask = (places >= padding)[:, None, None]
+    logits, _ = model(new, positions=positions, mask=mask, cache=cache, last_only=True)
+    return logits[:, -1]
+
+
+class _PackedLinear(nn.Module):
+    """A linear layer whose bfloat16 matrix lies as this processor wants it; only for use, not for training."""
+
+    def __init__(self, weight, bias=None):
+        super().__init__()
+        self.packed, self.bias = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), 1), bias
+
+    def forward(self, x):
+        return torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, "none", [], "")
+
+
+def pack_weights(model):
+    """Return a copy of a model that writes faster on a processor: the same numbers, in another order in memory.
+
+    float32: matrices with more rows than columns are kept column by column. bfloat16: all are packed by
+    torch's oneDNN, if it is there. Other types and devices: a plain copy. The logits are those of `model` up
+    to rounding. The copy takes the memory of the weights again, and cannot be trained or saved.
+    """
+    model = copy.deepcopy(model).eval().requires_grad_(False)
+    weight = model.embedding.weight
+    if weight.device.type != "cpu":
+        return model
+    if weight.dtype == torch.float32:
+        for matrix in (w for w in model.parameters() if w.ndim == 2 and len(w) > w.shape[1]):
+            matrix.data = matrix.data.t().contiguous().t()
+    packs = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    if weight.dtype == torch.bfloat16 and packs and torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        for parent in list(model.modules()):
+            for name, layer in list(parent.named_children()):
+                if type(layer) is nn.Linear:
+                    setattr(parent, name, _PackedLinear(layer.weight, layer.bias))
+        if model.head is None:  # the embedding is the largest matrix of all
+            model.head = _PackedLinear(weight)
+    return model
+
+
+@torch.inference_mode()
+def beam_search(
+    model, ids, max_new_tokens, num_beams, *, length_penalty=1.0, stop_ids=(), cache=True
+):
+    """Return ids (1, T) with the best continuation that is found, of at most max_new_tokens: (1, T + n).
+
+    Its score is the sum of log probabilities / n^length_penalty. num_beams texts grow side by side;
+    one with a stop id is finished, and num_beams finished ones end the search, as in Hugging Face with
+    early_stopping=True. ValueError if the texts would not fit.
+    """
+    T, limit = ids.shape[1], model.config.max_seq_len
+    if len(ids) != 1 or num_beams < 1 or max_new_tokens < 1 or T + max_new_tokens > limit:
+        raise ValueError(
+            f"expected ids (1, T), a beam, a token, and at most max_seq_len={limit} tokens in all; got "
+            f"{tuple(ids.shape)}, num_beams={num_beams}, max_new_tokens={max_new_tokens}."
+        )
+    beams, finished, V = ids.repeat(num_beams, 1), [], model.config.vocab_size
+    scores = torch.full((num_beams, 1), -1e9, device=ids.device)
+    scores[0] = 0.0  # at first all beams are the same text: only one of them counts
+    store = _new_cache(model, num_beams, T + max_new_tokens) if cache else None
+    candidates = min(max(2, 1 + len(stop_ids)) * num_beams, num_beams * V)
+    with _evaluating(model):
+        for n in range(1, max_new_tokens + 1):
+            new = beams if store is None else beams[:, store.length :]
+            logits = model(new, cache=store, last_only=True)[0][:, -1]
+            totals = scores + logits.float().log_softmax(dim=-1)
+            best, flat = totals.flatten().topk(candidates)
+            rows, tokens = flat // V, flat % V
+            grown = torch.cat([beams[rows], tokens[:, None]], dim=1)
+            stops = torch.tensor([token in stop_ids for token in tokens.tolist()])
+            ended = stops | (n == max_new_tokens)
+            for i in ended[:num_beams].nonzero()[:, 0].tolist():
+                finished.append((best[i].item() / n**length_penalty, grown[i]))
+            if len(finished) >= num_beams or n == max_new_tokens:
+                break
+            going = (~ended).nonzero()[:num_beams, 0].to(ids.device)
+            beams, scores = grown[going], best[going, None]
+            if store is not None:
+                store.reorder(rows[going])
+    return max(finished, key=lambda pair: pair[0])[1][None]
+
+
+# strategy: the filter it adds to temperature and repetition_penalty
+STRATEGIES = {"greedy": None, "sample": None, "top_k": "top_k", "top_p": "top_p", "min_p": "min_p",
+              "beam": None}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class GenerationConfig:
+    """How to write: every choice of TextGenerator's methods, checked; ValueError for what cannot be.
+
+    strategy: greedy, sample, top_k, top_p, min_p or beam; top_k, top_p, min_p and num_beams count only
+    under their own. stop: texts or ids. seed: row b draws with seed + b. overflow: when the text would
+    outgrow max_seq_len, "slide" on and forget its beginning, or "error" before the first token.
+    """
+
+    max_new_tokens: int = 200
+    strategy: str = "top_p"
+    temperature: float = 0.8
+    top_k: int | None = 50
+    top_p: float | None = 0.9
+    min_p: float | None = None
+    num_beams: int = 4
+    length_penalty: float = 1.0
+    repetition_penalty: float = 1.0
+    stop: tuple = ()
+    seed: int | None = None
+    overflow: str = "slide"
+    use_cache: bool = True
+
+    def __post_init__(self):
+        stop = (self.stop,) if isinstance(self.stop, (str, int)) else tuple(self.stop)
+        object.__setattr__(self, "stop", stop)
+        _refuse(self._problems())
+
+    def _problems(self):
+        yield from _problems(
+            self.temperature, self.top_k, self.top_p, self.min_p, self.repetition_penalty
+        )
+        for name in ("max_new_tokens", "num_beams"):
+            if type(getattr(self, name)) is not int or getattr(self, name) < 1:
+                yield f"{name}={getattr(self, name)!r}, expected a whole number of at least 1"
+        if self.strategy not in STRATEGIES:
+            yield f"strategy={self.strategy!r}, expected one of {', '.join(STRATEGIES)}"
+        elif (name := STRATEGIES[self.strategy]) and getattr(self, name) is None:
+            yield f"strategy={name!r} needs a value for {name}"
+        if self.strategy == "beam" and self.repetition_penalty != 1:
+            yield f"repetition_penalty={self.repetition_penalty} has no meaning for beam search"
+        if self.overflow not in ("slide", "error"):
+            yield f"overflow={self.overflow!r}, expected slide or error"
+        if not all(type(s) is int or isinstance(s, str) and s for s in self.stop):
+            yield f"stop={self.stop}, expected ids or texts of at least one character"
+
+    def choose(self, logits, previous, generator=None) -> torch.Tensor:
+        """Return the next id of each row, (B,), given logits (B, V) and the ids so far, (B, T)."""
+        filters = {"temperature": self.temperature, "repetition_penalty": self.repetition_penalty}
+        if self.strategy == "greedy":
+            if self.repetition_penalty == 1:
+                return logits.argmax(dim=-1)
+            filters["temperature"] = 0
+        if name := STRATEGIES[self.strategy]:
+            filters[name] = getattr(self, name)
+        return sample(filter_logits(logits, previous=previous, **filters), generator)
+
+
+class _Reader:
+    """Turn the tokens of one text into pieces of text that will not change any more."""
+
+    def __init__(self, tokenizer, stop):
+        self.decode = tokenizer.decode
+        self.stop_ids = {s for s in stop if isinstance(s, int)}
+        self.stop_texts = [s for s in stop if isinstance(s, str)]
+        self.ids, self.text, self.done = [], "", False
+
+    def feed(self, token: int) -> str:
+        """Take a token; return the new piece of the text, which may be empty."""
+        if token in self.stop_ids:
+            return self.finish()
+        self.ids.append(token)
+        text = self.decode(self.ids)
+        found = [i for s in self.stop_texts if (i := text.find(s)) >= 0]
+        if found:
+            return self._release(text[: min(found)], done=True)
+        text = text.rstrip("\ufffd")  # perhaps the first bytes of a character
+        for size in range(max(map(len, self.stop_texts), default=0) - 1, 0, -1):
+            if text.endswith(tuple(s[:size] for s in self.stop_texts if size < len(s))):
+                return self._release(text[:-size])  # perhaps the beginning of a stop text
+        return self._release(text)
+
+    def finish(self) -> str:
+        """Return what was held back: nothing will follow."""
+        return "" if self.done else self._release(self.decode(self.ids), done=True)
+
+    def _release(self, text: str, done: bool = False) -> str:
+        piece, self.done = text[len(self.text) :], done
+        self.text += piece
+        return piece
+
+
+def _tokens(model, prompts, config) -> Iterator[list[int]]:
+    """Yield the next id of each row, again and again."""
+    longest, limit = max(map(len, prompts)), model.config.max_seq_len
+    if not all(prompts):
+        raise ValueError("an empty prompt: expected a token to go on from, such as a line break.")
+    fits = longest + config.max_new_tokens <= limit
+    if not fits and (config.overflow == "error" or config.strategy == "beam"):
+        raise ValueError(
+            f"{longest} tokens and {config.max_new_tokens} new ones, but max_seq_len is {limit}: "
+            'ask for fewer, or take overflow="slide" (which beam search cannot).'
+        )
+    device = model.embedding.weight.device
+    # a row's own first token is its padding: it is never looked at, and penalises nothing new
+    ids = torch.tensor([p[:1] * (longest - len(p)) + p for p in prompts], device=device)
+    if config.strategy == "beam":
+        found = [
+            beam_search(model, torch.tensor([prompt], device=device), config.max_new_tokens,
+                        config.num_beams, length_penalty=config.length_penalty, stop_ids=config.stop,
+                        cache=config.use_cache)[0, len(prompt) :].tolist()
+            for prompt in prompts
+        ]  # fmt: skip
+        yield from zip_longest(*found, fillvalue=0)  # a shorter row has ended: nobody reads the 0
+        return
+    generator = None
+    if config.seed is not None:
+        seeds = range(config.seed, config.seed + len(prompts))
+        generator = [torch.Generator(device).manual_seed(seed) for seed in seeds]
+    for tokens in _steps(model, ids, list(map(len, prompts)), config.max_new_tokens,
+                         lambda *a: config.choose(*a, generator), config.use_cache):  # fmt: skip
+        yield tokens.tolist()
+
+
+class TextGenerator:
+    """Write with a model and its tokenizer. The options of all methods are those of GenerationConfig."""
+
+    def __init__(self, model, tokenizer):
+        if tokenizer.vocab_size > model.config.vocab_size:
+            raise ValueError(
+                f"the tokenizer has {tokenizer.vocab_size} ids, the model {model.config.vocab_size}: "
+                "they do not belong together."
+            )
+        self.model, self.tokenizer = model, tokenizer
+
+    def generate(
+        self, prompt, max_new_tokens=200, strategy="top_p", *, include_prompt=False, **options
+    ):
+        """Return the continuation of a prompt, or a list of them for a list of prompts.
+
+        Each prompt of a list gets what it would get alone (up to rounding). A stop is not part of the
+        text, nor is the prompt unless told. ValueError for an empty prompt.
+        """
+        config = GenerationConfig(max_new_tokens, strategy, **options)
+        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+        readers = [_Reader(self.tokenizer, config.stop) for _ in prompts]
+        encoded = [self.tokenizer.encode(prompt) for prompt in prompts]
+        for tokens in _tokens(self.model, encoded, config) if prompts else ():
+            for reader, token in zip(readers, tokens):
+                if not reader.done:
+                    reader.feed(token)
+            if all(reader.done for reader in readers):
+                break
+        for reader in readers:
+            reader.finish()
+        texts = [include_prompt * p + reader.text for p, reader in zip(prompts, readers)]
+        return texts[0] if isinstance(prompt, str) else texts
+
+    def stream(self, prompt: str, max_new_tokens=200, strategy="top_p", **options) -> Iterator[str]:
+        """Yield the continuation of a prompt piece by piece, each as soon as it is certain."""
+        config = GenerationConfig(max_new_tokens, strategy, **options)
+        reader = _Reader(self.tokenizer, config.stop)
+        for (token,) in _tokens(self.model, [self.tokenizer.encode(prompt)], config):
+            if piece := reader.feed(token):
+                yield piece
+            if reader.done:
+                return
+        if piece := reader.finish():
+            yield piece
+
+    def generate_ids(self, ids, max_new_tokens=200, strategy="top_p", **options) -> torch.Tensor:
+        """Return ids (B, T) with their continuations, (B, T + n), a stop id included.
+
+        A row that ended before the others repeats its stop id. ValueError for stop texts.
+        """
+        config = GenerationConfig(max_new_tokens, strategy, **options)
+        if any(isinstance(stop, str) for stop in config.stop):
+            raise ValueError(f"generate_ids knows no texts: stop={config.stop} must be ids.")
+        columns, last = [], [None] * len(ids)
+        for tokens in _tokens(self.model, ids.tolist(), config):
+            last = [old if old in config.stop else new for old, new in zip(last, tokens)]
+            columns.append(last)
+            if all(token in config.stop for token in last):
+                break
+        return torch.cat([ids, torch.tensor(columns, device=ids.device).T], dim=1)
