@@ -180,20 +180,27 @@ def _draw(history: list[dict], band: dict, verdict: Verdict) -> None:
     figures.show(fig, alt=f"Two curves over the steps, ending at {ends}; {place} the shaded band.")
 
 
-def _run_baselines(seed: int) -> list[dict]:
-    """Chapter 04's run, as its notebook does it."""
+def _shakespeare():
+    """Return (vocab_size, (train_tokens, val_tokens)): all the plays in characters."""
     import torch
 
-    from minigpt_lib.baselines import MLPLM, train_baseline
     from minigpt_lib.char_tokenizer import CharTokenizer
     from minigpt_lib.data import load_text, train_val_split
 
     text = load_text()
     tokenizer = CharTokenizer.from_text(text)
-    train_tokens, val_tokens = train_val_split(torch.tensor(tokenizer.encode(text)))
+    return tokenizer.vocab_size, train_val_split(torch.tensor(tokenizer.encode(text)))
+
+
+def _run_baselines(seed: int) -> list[dict]:
+    """Chapter 04's run, as its notebook does it."""
+    import torch
+
+    from minigpt_lib.baselines import MLPLM, train_baseline
+
+    vocab_size, parts = _shakespeare()
     torch.manual_seed(seed)
-    model = MLPLM(tokenizer.vocab_size)
-    return train_baseline(model, train_tokens, val_tokens, seed=seed)
+    return train_baseline(MLPLM(vocab_size), *parts, seed=seed)
 
 
 def training_config(seed: int = 0, **changes):
@@ -209,16 +216,12 @@ def _run_training(seed: int) -> list[dict]:
     """Chapter 10's run, as its notebook does it."""
     import torch
 
-    from minigpt_lib.char_tokenizer import CharTokenizer
-    from minigpt_lib.data import load_text, train_val_split
     from minigpt_lib.model import GPTConfig, MiniGPT
     from minigpt_lib.training import Trainer
 
-    text = load_text()
-    tokenizer = CharTokenizer.from_text(text)
-    parts = train_val_split(torch.tensor(tokenizer.encode(text)))
+    vocab_size, parts = _shakespeare()
     torch.manual_seed(seed)
-    model = MiniGPT(GPTConfig.preset("laptop", vocab_size=tokenizer.vocab_size))
+    model = MiniGPT(GPTConfig.preset("laptop", vocab_size=vocab_size))
     history = Trainer(model, training_config(seed, progress=False), *parts).train()
     return [record for record in history if "train_loss" in record]
 

@@ -4,11 +4,12 @@ import json
 
 import pytest
 import torch
+from tools import backwards, shifted_twice, unshifted
 
 from courseware import bands, diagnosis
 from minigpt_lib.baselines import MLPLM, train_baseline
 from minigpt_lib.char_tokenizer import CharTokenizer
-from minigpt_lib.data import get_batch, load_text, train_val_split
+from minigpt_lib.data import load_text, train_val_split
 
 STEPS = 240
 
@@ -48,21 +49,6 @@ def test_a_sound_run_with_a_new_seed_is_inside(text, band, seed):
     assert verdict.ok, str(verdict)
     assert verdict.causes == []
     assert "a normal run" in str(verdict)
-
-
-def unshifted(tokens, batch_size, block_size, generator):
-    x, _ = get_batch(tokens, batch_size, block_size, generator)
-    return x, x
-
-
-def shifted_twice(tokens, batch_size, block_size, generator):
-    x, y = get_batch(tokens, batch_size, block_size + 1, generator)
-    return x[:, :-1], y[:, 1:]
-
-
-def backwards(tokens, batch_size, block_size, generator):
-    x, y = get_batch(tokens, batch_size, block_size, generator)
-    return y, x
 
 
 MISTAKES = {

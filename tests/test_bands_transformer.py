@@ -7,6 +7,7 @@ import nbformat
 import pytest
 import torch
 import torch.nn.functional as F
+from tools import backwards, shifted_twice, unshifted
 
 from courseware import bands, diagnosis, paths
 from minigpt_lib.attention import CausalSelfAttention
@@ -61,21 +62,6 @@ def judge(history, band):
 def test_a_sound_run_with_a_new_seed_is_inside(text, band, seed):
     verdict = judge(run(text, seed), band)
     assert verdict.ok, str(verdict)
-
-
-def unshifted(tokens, batch_size, block_size, generator):
-    x, _ = get_batch(tokens, batch_size, block_size, generator)
-    return x, x
-
-
-def shifted_twice(tokens, batch_size, block_size, generator):
-    x, y = get_batch(tokens, batch_size, block_size + 1, generator)
-    return x[:, :-1], y[:, 1:]
-
-
-def backwards(tokens, batch_size, block_size, generator):
-    x, y = get_batch(tokens, batch_size, block_size, generator)
-    return y, x
 
 
 MISTAKES = {

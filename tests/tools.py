@@ -18,6 +18,7 @@ from courseware.build import build
 from courseware.chapters import find_chapter
 from courseware.exercises import find
 from courseware.exercises.engine import judge
+from minigpt_lib.data import get_batch
 
 
 @cache
@@ -82,3 +83,21 @@ def judged(name: str, answer, diagnosis: str) -> None:
     verdict = judge(find(name), answer)
     assert (verdict.kind == "right") == (diagnosis == ""), verdict.message
     assert verdict.diagnosis == diagnosis, verdict.message
+
+
+# Batches with the usual mistakes, for any training function that takes `draw`.
+
+
+def unshifted(tokens, batch_size, block_size, generator):
+    x, _ = get_batch(tokens, batch_size, block_size, generator)
+    return x, x
+
+
+def shifted_twice(tokens, batch_size, block_size, generator):
+    x, y = get_batch(tokens, batch_size, block_size + 1, generator)
+    return x[:, :-1], y[:, 1:]
+
+
+def backwards(tokens, batch_size, block_size, generator):
+    x, y = get_batch(tokens, batch_size, block_size, generator)
+    return y, x
