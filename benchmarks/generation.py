@@ -27,29 +27,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
 from rivals import hardware_line, interleave, medians, table, times_as_fast
-from transformers import GPT2Config, GPT2LMHeadModel
+from transformers import GPT2LMHeadModel
 
+from courseware.peers import as_gpt2
 from minigpt_lib.generation import TextGenerator, pack_weights
 from minigpt_lib.model import GPTConfig, MiniGPT
 
 # Fresh weights of GPT-2's own 0.02 repeat one token for ever, and any two programs would agree.
 INIT_STD = 0.05
 MEGABYTES = 256  # far more than a processor's cache
-
-
-def as_gpt2(model: MiniGPT) -> dict[str, torch.Tensor]:
-    """Return our weights under the names of GPT2LMHeadModel, which keeps its matrices the other way round."""
-    values = model.state_dict()
-    parts = {"norm1": "ln_1", "norm2": "ln_2", "attention.qkv": "attn.c_attn",
-             "attention.proj": "attn.c_proj", "ffn.up": "mlp.c_fc", "ffn.down": "mlp.c_proj"}  # fmt: skip
-    copied = {"wte.weight": values["embedding.weight"], "wpe.weight": values["position.weight"]}
-    copied |= {f"ln_f.{kind}": values[f"norm.{kind}"] for kind in ("weight", "bias")}
-    for i in range(model.config.n_layer):
-        for ours, theirs in parts.items():
-            weight = values[f"blocks.{i}.{ours}.weight"]
-            copied[f"h.{i}.{theirs}.weight"] = weight if "norm" in ours else weight.T
-            copied[f"h.{i}.{theirs}.bias"] = values[f"blocks.{i}.{ours}.bias"]
-    return {f"transformer.{name}": value for name, value in copied.items()}
 
 
 def build_pair(config: GPTConfig, seed: int = 0) -> tuple[MiniGPT, GPT2LMHeadModel]:
@@ -59,21 +45,7 @@ def build_pair(config: GPTConfig, seed: int = 0) -> tuple[MiniGPT, GPT2LMHeadMod
     for weight in ours.parameters():  # fresh biases are 0, fresh norms 1: errors would not show
         if weight.ndim == 1:
             weight.data += torch.randn_like(weight) * INIT_STD
-    theirs = GPT2LMHeadModel(
-        GPT2Config(
-            vocab_size=config.vocab_size,
-            n_positions=config.max_seq_len,
-            n_embd=config.n_embd,
-            n_layer=config.n_layer,
-            n_head=config.n_head,
-            bos_token_id=None,
-            eos_token_id=None,
-        )
-    ).eval()
-    loaded = theirs.load_state_dict(as_gpt2(ours), strict=False)
-    assert not loaded.unexpected_keys and set(loaded.missing_keys) <= {"lm_head.weight"}, loaded
-    theirs.tie_weights()
-    return ours, theirs
+    return ours, as_gpt2(ours)
 
 
 def write_ours(model: MiniGPT, ids: torch.Tensor, n_tokens: int) -> torch.Tensor:

@@ -211,6 +211,8 @@ def _assemble(chapter: Chapter, trees: list[tuple[Cell, ast.Module]], public: li
         blocks.append("\n".join(lines).strip("\n"))
     names = "__all__ = [" + ", ".join(f'"{name}"' for name in public) + "]"
     body = [block for block in blocks if block]
+    if "main" in public:  # python -m minigpt_lib.<module>; in a notebook __name__ is "__main__" too
+        body.append('if __name__ == "__main__":\n    raise SystemExit(main())')
     return "\n\n".join([_docstring(chapter), "\n".join(imports), names, *body]) + "\n"
 
 
@@ -230,7 +232,7 @@ def _format(source: str) -> str:
 
 def _owners(source: str, trees: list[tuple[Cell, ast.Module]]) -> list[tuple[int, int, Cell]]:
     """Match the module's statements with the cells': formatting keeps their order and moves only imports."""
-    skip = (ast.Import, ast.ImportFrom)
+    skip = (ast.Import, ast.ImportFrom, ast.If)  # no cell holds an If; _assemble may append one
     cells = [cell for cell, tree in trees for node in tree.body if not isinstance(node, skip)]
     nodes = [node for node in ast.parse(source).body if not isinstance(node, skip)][2:]
     return [

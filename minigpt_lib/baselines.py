@@ -121,17 +121,21 @@ class BigramLM(nn.Module):
 
 
 @torch.no_grad()
-def evaluate_loss(model, tokens, block_size: int = 256, batch_size: int = 64) -> float:
+def evaluate_loss(
+    model, tokens, block_size: int = 256, batch_size: int = 64, loss_of=None
+) -> float:
     """Return the model's mean loss over all of `tokens`, N ids, in nats: no randomness, nothing left out.
 
-    Every token but the first is predicted once, from at most `block_size` tokens before it. Raises
-    ValueError for fewer than 2 tokens.
+    Every token but the first is predicted once, from at most `block_size` tokens before it.
+    loss_of(x, y) returns the mean loss of a batch, model(x, y)[1] unless told. Raises ValueError for
+    fewer than 2 tokens.
     """
     training, total = model.training, 0.0
     model.eval()
     windows = TextDataset(tokens, max(1, min(block_size, len(tokens) - 1)))
     for x, y in create_dataloader(windows, batch_size, shuffle=False):
-        total += float(model(x, y)[1]) * int((y != -100).sum())
+        loss = model(x, y)[1] if loss_of is None else loss_of(x, y)
+        total += float(loss) * int((y != -100).sum())
     model.train(training)
     return total / (len(tokens) - 1)
 

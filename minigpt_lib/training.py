@@ -27,8 +27,8 @@ from safetensors.torch import load_file
 from torch import nn
 from tqdm.auto import tqdm
 
-from minigpt_lib.baselines import bits_per_char
-from minigpt_lib.data import TextDataset, create_dataloader, get_batch
+from minigpt_lib.baselines import bits_per_char, evaluate_loss
+from minigpt_lib.data import get_batch
 
 __all__ = [
     "PRECISIONS",
@@ -124,14 +124,15 @@ def get_cosine_schedule_with_warmup(optimizer, warmup_steps, total_steps, min_lr
 def accumulate_gradients(loss_of, batches, scale=lambda loss: loss) -> torch.Tensor:
     """Add up the gradients of micro-batches as if they were one batch; return its mean loss, a scalar.
 
-    loss_of(x, y) returns the mean loss of a micro-batch over its targets y other than -100. All
-    these targets count the same, however they are spread. scale(loss): what to call backward on.
+    loss_of(*batch) returns the mean loss of a micro-batch (x, y, ...) over its targets y other than
+    -100. All these targets count the same, however they are spread. scale(loss): what to call
+    backward on.
     """
-    counted = [int((y != -100).sum()) for _, y in batches]
+    counted = [int((batch[1] != -100).sum()) for batch in batches]
     total = torch.zeros(())
-    for (x, y), count in zip(batches, counted, strict=True):
+    for batch, count in zip(batches, counted, strict=True):
         if count:
-            part = loss_of(x, y) * (count / sum(counted))
+            part = loss_of(*batch) * (count / sum(counted))
             scale(part).backward()
             total = total + part.detach()
     return total
@@ -174,34 +175,31 @@ def choose_precision(device: str, precision: str = "auto") -> tuple[str, str]:
 class TrainConfig:
     """A run's settings, checked: raises ValueError for what cannot work, quoting it.
 
-    steps, warmup_steps, eval_every, sample_every and save_every count optimizer steps; 0 for the last
-    three means never (the end of a run always counts). A step reads `accumulate` micro-batches of
-    batch_size texts of block_size tokens. eval_tokens: how much of the validation text an evaluation
-    reads, None for all. chars_per_token turns losses into bits per character. progress: show a bar,
-    and print the samples.
+    What ends in steps or every counts optimizer steps; 0 for an every means never (the end of a run
+    always counts).
     """
 
-    steps: int = 1000
-    batch_size: int = 16
-    block_size: int = 64
-    accumulate: int = 1
-    lr: float = 2.5e-3
-    min_lr_ratio: float = 0.1
-    warmup_steps: int = 100
-    weight_decay: float = 0.1
-    betas: tuple[float, float] = (0.9, 0.95)
-    clip: float = 1.0
-    seed: int = 0
-    device: str = "auto"
-    precision: str = "auto"
-    compile: bool = False
-    eval_every: int = 100
-    eval_tokens: int | None = None
-    sample_every: int = 0
-    save_every: int = 0
-    chars_per_token: float = 1.0
-    tensorboard: bool = False
-    progress: bool = True
+    steps: int = 1000  # updates of the weights
+    batch_size: int = 16  # texts in a micro-batch
+    block_size: int = 64  # tokens in a text
+    accumulate: int = 1  # micro-batches in a step
+    lr: float = 2.5e-3  # the learning rate at its highest
+    min_lr_ratio: float = 0.1  # what is left of it at the end
+    warmup_steps: int = 100  # steps until the rate is at its highest
+    weight_decay: float = 0.1  # for matrices only
+    betas: tuple[float, float] = (0.9, 0.95)  # AdamW's memory of gradients and of their squares
+    clip: float = 1.0  # the largest norm that a gradient may have
+    seed: int = 0  # decides the batches
+    device: str = "auto"  # cuda, cuda:1, mps, cpu; auto: the first that there is
+    precision: str = "auto"  # float32, bfloat16, float16; auto: what the device is good at
+    compile: bool = False  # with torch.compile: pays in long runs
+    eval_every: int = 100  # steps between evaluations
+    eval_tokens: int | None = None  # how much of the validation text they read; None: all of it
+    sample_every: int = 0  # steps between samples
+    save_every: int = 0  # steps between checkpoints
+    chars_per_token: float = 1.0  # turns losses into bits per character
+    tensorboard: bool = False  # write TensorBoard's files too
+    progress: bool = True  # show a bar, and print the samples
 
     def __post_init__(self):
         lows = {"steps": 1, "batch_size": 1, "block_size": 1, "accumulate": 1, "warmup_steps": 0}
@@ -280,12 +278,20 @@ def _refuse_difference(folder, saved: dict, ours: dict, what: str, free=()) -> N
             )
 
 
-def load_checkpoint(folder, model=None) -> dict:
+# What may differ when a run goes on: it changes where and how fast it runs, or what it reports.
+_FREE = (
+    *("device", "precision", "compile", "chars_per_token", "tensorboard", "progress"),
+    *("eval_every", "eval_tokens", "sample_every", "save_every"),
+)
+
+
+def load_checkpoint(folder, model=None, train: dict | None = None) -> dict:
     """Verify a checkpoint, load its weights into `model` if given, return its facts and its "state".
 
+    train: settings that those of the checkpoint's run must agree with, as far as they change the run.
     Raises FileNotFoundError if there is none; ValueError if a file is missing, cut short or altered, or
-    if the model is another: the message names the file, or the field of the config. `model` then
-    keeps its weights.
+    if the model or a setting is another: the message names the file, or the field. `model` then keeps
+    its weights.
     """
     folder = _find(folder)
     if not (folder / "SHA256SUMS").is_file():
@@ -297,6 +303,8 @@ def load_checkpoint(folder, model=None) -> dict:
         if f"{_sha256(folder / name)}  {name}" not in sums:
             raise ValueError(f"{folder}: {name} is cut short or altered. Use an older checkpoint.")
     facts = json.loads((folder / "checkpoint.json").read_text(encoding="utf-8"))
+    if train is not None:
+        _refuse_difference(folder, facts.get("train", {}), train, "run", _FREE)
     state = torch.load(folder / "state.pt", map_location="cpu", weights_only=True)
     if model is not None:
         saved = json.loads((folder / "config.json").read_text(encoding="utf-8"))
@@ -368,6 +376,8 @@ def _refuse_bad(run, record: dict) -> None:
 class _Step:
     """The lowest storey of a Trainer: a model, its optimizer and schedule, and how they make a step."""
 
+    main = True  # of several processes that train together, one prints and writes
+
     def __init__(self, model, config, train_tokens, optimizer=None, draw=get_batch):
         self.config, self.train_tokens, self.draw = config, train_tokens, draw
         self.device = choose_device(config.device)
@@ -387,20 +397,19 @@ class _Step:
         self.generator = torch.Generator().manual_seed(config.seed)
         self.folder, self.step, self.history = None, 0, []
 
-    def _loss(self, x, y) -> torch.Tensor:
+    def _loss(self, x, y, options=None) -> torch.Tensor:
         """Return the mean loss of a micro-batch, computed in the run's precision."""
         x, y, dtype = x.to(self.device), y.to(self.device), PRECISIONS[self.precision]
+        options = {name: value.to(self.device) for name, value in (options or {}).items()}
         if self.device == "cpu" and dtype != torch.float32:
             copy = {name: weight.to(dtype) for name, weight in self.model.named_parameters()}
-            return torch.func.functional_call(self.forward, copy, (x, y))[1]
+            return torch.func.functional_call(self.forward, copy, (x, y), options)[1]
         with torch.autocast(self.device.split(":")[0], dtype, enabled=dtype != torch.float32):
-            return self.forward(x, y)[1]
+            return self.forward(x, y, **options)[1]
 
-    def _update(self) -> dict:
-        """Make one optimizer step from `accumulate` micro-batches and return its record."""
-        c, began = self.config, time.perf_counter()
-        self.model.train()
-        self.optimizer.zero_grad(set_to_none=True)
+    def _gradients(self) -> tuple[float, float, int]:
+        """Put a step's gradients in place, clipped; return the mean loss, their norm, the tokens read."""
+        c = self.config
         batches = [
             self.draw(self.train_tokens, c.batch_size, c.block_size, self.generator)
             for _ in range(c.accumulate)
@@ -408,8 +417,16 @@ class _Step:
         loss = accumulate_gradients(self._loss, batches, self.scaler.scale)
         self.scaler.unscale_(self.optimizer)
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), c.clip)
+        return loss.item(), norm.item(), sum(batch[0].numel() for batch in batches)
+
+    def _update(self) -> dict:
+        """Make one optimizer step and return its record."""
+        began = time.perf_counter()
+        self.model.train()
+        self.optimizer.zero_grad(set_to_none=True)
+        loss, norm, tokens = self._gradients()
         lr = self.scheduler.get_last_lr()[0]
-        record = {"step": self.step + 1, "loss": loss.item(), "lr": lr, "grad_norm": norm.item()}
+        record = {"step": self.step + 1, "loss": loss, "lr": lr, "grad_norm": norm}
         _refuse_bad(self, record)
         scale = self.scaler.get_scale()
         self.scaler.step(self.optimizer)
@@ -417,15 +434,7 @@ class _Step:
         if self.scaler.get_scale() >= scale:  # else float16 overflowed, and the step was left out
             self.scheduler.step()
         self.step += 1
-        tokens = sum(x.numel() for x, _ in batches)
         return record | {"tokens_per_second": tokens / (time.perf_counter() - began)}
-
-
-# What may differ when a run goes on: it changes where and how fast it runs, or what it reports.
-_FREE = (
-    *("device", "precision", "compile", "chars_per_token", "tensorboard", "progress"),
-    *("eval_every", "eval_tokens", "sample_every", "save_every"),
-)
 
 
 def _read_history(path: Path, last_step: int) -> list[dict]:
@@ -452,15 +461,19 @@ class _Run(_Step):
         if self.folder:
             self._meet(existing, _find(self.folder / "last"), self.folder / "history.jsonl")
 
-    def save(self, name: str) -> None:
-        """Write the checkpoint `name` into the run's folder: model, optimizer, and all that `resume` needs."""
-        state = {
-            "optimizer": self.optimizer.state_dict(),
+    def _place(self) -> dict:
+        """Return where the run stands, besides weights and optimizer: tensors and plain values."""
+        return {
             "scheduler": self.scheduler.state_dict(),
             "scaler": self.scaler.state_dict(),
             "data": self.generator.get_state(),
+            "draw": self.draw.state_dict() if hasattr(self.draw, "state_dict") else {},
             "random": _random_states(),
         }
+
+    def save(self, name: str) -> None:
+        """Write the checkpoint `name` into the run's folder: all that it takes to go on."""
+        state = {"optimizer": self.optimizer.state_dict(), **self._place()}
         facts = {"step": self.step, "best": self.best, "train": dataclasses.asdict(self.config)}
         save_checkpoint(self.folder / name, self.model, state, **facts)
 
@@ -480,16 +493,22 @@ class _Run(_Step):
         elif log.exists():  # it never came as far as a checkpoint
             log.unlink()
 
+    def _load(self, last: Path) -> dict:
+        """Load the weights and the optimizer from a checkpoint, and return its facts."""
+        facts = load_checkpoint(last, self.model, train=dataclasses.asdict(self.config))
+        self.optimizer.load_state_dict(facts["state"]["optimizer"])
+        return facts
+
     def _resume(self, last: Path, log: Path) -> None:
-        facts = load_checkpoint(last)
-        _refuse_difference(last, facts["train"], dataclasses.asdict(self.config), "run", _FREE)
-        state = load_checkpoint(last, self.model)["state"]
+        facts = self._load(last)
+        state = facts["state"]
         self.step, self.best = facts["step"], facts["best"]
-        self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.load_state_dict(state["scheduler"])
         if state["scaler"]:  # empty unless the run was in float16
             self.scaler.load_state_dict(state["scaler"])
         self.generator.set_state(state["data"])
+        if state["draw"]:
+            self.draw.load_state_dict(state["draw"])
         _restore_random_states(state["random"])
         self.history = _read_history(log, self.step)
 
@@ -501,13 +520,13 @@ class _Log:
         self.run, self.file, self.board = run, None, None
 
     def __enter__(self):
-        if self.run.config.tensorboard:
+        if self.run.config.tensorboard and self.run.main:
             try:
                 from torch.utils.tensorboard import SummaryWriter
             except ImportError as error:
                 raise ImportError("tensorboard=True needs it: pip install tensorboard") from error
             self.board = SummaryWriter(self.run.folder, purge_step=self.run.step + 1)
-        if self.run.folder:
+        if self.run.folder and self.run.main:
             self.run.folder.mkdir(parents=True, exist_ok=True)
             self.file = (self.run.folder / "history.jsonl").open("a", encoding="utf-8")
         return self
@@ -551,9 +570,11 @@ class Trainer(_Run):
     """Train a model on tokens, with all that a long run needs: `train` does it, `history` keeps it.
 
     model(x, y) returns (logits, loss); draw(train_tokens, batch_size, block_size, generator) returns
-    a micro-batch (x, y). `folder` receives history.jsonl and the checkpoints `last` and `best`; existing
-    says what to do with a run that is there already: "refuse" (FileExistsError), "resume" or "replace".
-    `sample`, a function of the model, returns the text to show; on_step(record) follows every step.
+    a micro-batch (x, y), or (x, y, options) with tensors that the model takes by name. If draw has
+    state_dict and load_state_dict, its place in the text is saved with the run. `folder` receives
+    history.jsonl and the checkpoints `last` and `best`; existing says what to do with a run that is
+    there already: "refuse" (FileExistsError), "resume" or "replace". `sample`, a function of the
+    model, returns the text to show; on_step(record) follows every step.
     """
 
     def __init__(
@@ -574,8 +595,12 @@ class Trainer(_Run):
         step. Raises TrainingStopped when the loss goes wrong, OSError if it cannot save.
         """
         c, start = self.config, self.step
-        print(f"{self.device}, {self.precision} ({self.reason}), from step {start} to {c.steps}")
-        options = {"unit": "step", "disable": not c.progress, "mininterval": 0.5}
+        if self.main:
+            print(
+                f"{self.device}, {self.precision} ({self.reason}), from step {start} to {c.steps}"
+            )
+        shown = c.progress and self.main
+        options = {"unit": "step", "disable": not shown, "mininterval": 0.5}
         bar = tqdm(total=c.steps, initial=start, **options)
         with _stop_on_interrupt(self), _Log(self) as log, bar:
             while self.step < c.steps and not self.stop_asked:
@@ -592,7 +617,7 @@ class Trainer(_Run):
                     self.save("last")
             if self.stop_asked and self.folder:
                 self.save("last")
-        if self.stop_asked:
+        if self.stop_asked and self.main:
             print(f"stopped after step {self.step}, as asked" + (", and saved" * bool(self.folder)))
         self.model.eval()
         return self.history
@@ -614,18 +639,12 @@ class Trainer(_Run):
         if self.sample and self._due(c.sample_every):
             self.model.eval()
             record["sample"] = self.sample(self.model)
-            if c.progress:
+            if c.progress and self.main:
                 tqdm.write(f"--- step {self.step}\n{record['sample']}")
         if self.best < before and self.folder and c.save_every:
             self.save("best")
 
-    @torch.no_grad()
     def evaluate(self) -> float:
         """Return the mean loss over val_tokens (config.eval_tokens of them), nats per token, each once."""
         tokens = self.val_tokens[: self.config.eval_tokens]
-        windows = TextDataset(tokens, max(1, min(self.config.block_size, len(tokens) - 1)))
-        self.model.eval()
-        total = torch.zeros((), dtype=torch.float64)
-        for x, y in create_dataloader(windows, 64, shuffle=False):
-            total += self._loss(x, y).double().cpu() * (y != -100).sum()
-        return total.item() / (len(tokens) - 1)
+        return evaluate_loss(self.model, tokens, self.config.block_size, loss_of=self._loss)

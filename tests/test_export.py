@@ -292,6 +292,17 @@ def test_success_writes_a_tidy_module(course):
     assert list(course.library.glob(".*")) == []
 
 
+def test_a_chapter_with_a_main_becomes_a_command(course):
+    course.chapter(
+        "#| export\nimport sys\n\n\ndef main(arguments=None):\n    print('said', arguments or sys.argv[1:])\n    return 3 if arguments else None",
+        "#| check: it speaks\nassert main(['x']) == 3",
+    )
+    exporting.export("05")
+    command = [sys.executable, "-m", f"minigpt_lib.{course.target.stem}", "a", "b"]
+    done = subprocess.run(command, cwd=course.root, capture_output=True, text=True, check=True)
+    assert done.stdout == "said ['a', 'b']\n"
+
+
 def test_same_bytes_and_same_table_twice(course):
     course.good()
     first, text = repr(exporting.export("05")), course.target.read_bytes()

@@ -28,19 +28,22 @@ def adamw_step(weight, grad, m, v, step, lr, betas, eps, weight_decay):
 
 
 def _adamw(corrected=True, coupled=False, eps_inside=False, swapped=False, ahead=0, after=False,
-           with_lr=True, sign=1.0, rooted=True, squared=True, old=False):  # fmt: skip
+           with_lr=True, sign=1.0, rooted=True, squared=True, old=False, share=True, half=False,
+           hat=False, vectors=True):  # fmt: skip
     def answer(weight, grad, m, v, step, lr, betas, eps, weight_decay):
+        weight_decay = weight_decay if vectors or weight.ndim > 1 else 0.0
         beta1, beta2 = betas[::-1] if swapped else betas
         if coupled:
             grad = grad + weight_decay * weight
-        new_m = beta1 * m + (1 - beta1) * grad
+        new_m = beta1 * m + ((1 - beta1) if share else 1) * grad
         new_v = beta2 * v + (1 - beta2) * (grad**2 if squared else grad.abs())
         m_hat, v_hat = (m, v) if old else (new_m, new_v)
         if corrected:
             m_hat, v_hat = (
                 m_hat / (1 - beta1 ** (step + ahead)),
-                v_hat / (1 - beta2 ** (step + ahead)),
+                v_hat if half else v_hat / (1 - beta2 ** (step + ahead)),
             )
+        eps = eps / (1 - beta2**step) ** 0.5 if hat else eps
         below = (v_hat + eps).sqrt() if eps_inside else (v_hat.sqrt() if rooted else v_hat) + eps
         update, keep = sign * lr * m_hat / below, 1 - (lr if with_lr else 1) * weight_decay
         if coupled:
@@ -57,11 +60,15 @@ def _run_adamw(answer):
     m, v = torch.zeros(2, 3), torch.zeros(2, 3)
     for step in (1, 2, 3):
         grad = torch.randn(2, 3, generator=noise) * 2
-        result = answer(weight, grad, m, v, step, 0.1, (0.8, 0.95), 0.05, 0.3)
-        yield f"step {step}", result
-        weight, m, v = adamw_step(weight, grad, m, v, step, 0.1, (0.8, 0.95), 0.05, 0.3)
+        settings = (step, 0.1, (0.8, 0.95), 0.05, 0.3)
+        after = adamw_step(weight, grad, m, v, *settings)  # before an answer can change anything
+        yield f"step {step}", answer(weight, grad, m, v, *settings)
+        weight, m, v = after
     still = torch.zeros(2, 3)
     yield "a gradient of 0", answer(weight, still, still, still, 1, 0.1, (0.9, 0.95), 1e-8, 0.5)
+    weight, grad = torch.tensor([1.0, -2.0]), torch.tensor([0.5, 3.0])
+    settings = (grad / 3, grad**2 / 5, 7, 0.02, (0.9, 0.99), 1e-3, 0.4)
+    yield "a vector at step 7, with means from before", answer(weight, grad, *settings)
 
 
 ADAMW = Exercise(
@@ -145,6 +152,30 @@ ADAMW = Exercise(
             HAND,
             _adamw(old=True),
         ),
+        WrongAnswer(
+            "the gradient added whole",
+            "You added the whole gradient to m. Only 1 - beta1 of it is new; beta1 of m stays.",
+            HAND,
+            _adamw(share=False),
+        ),
+        WrongAnswer(
+            "only m corrected",
+            "You corrected m and not v. Both start at 0, and each has its own beta.",
+            HAND,
+            _adamw(half=True),
+        ),
+        WrongAnswer(
+            "eps before the correction",
+            "You added eps to the root of the uncorrected v. It comes after the correction: v_hat.sqrt() + eps.",
+            HAND,
+            _adamw(hat=True),
+        ),
+        WrongAnswer(
+            "vectors do not decay",
+            "You left the decay out for vectors. That is the choice of the one who builds the groups; a step decays by the weight_decay it is given.",
+            'chapter 10, "Which weights should decay"',
+            _adamw(vectors=False),
+        ),
     ),
 )
 
@@ -155,23 +186,25 @@ def learning_rate(micro_batch, accumulate, warmup_steps, total_steps, lr, floor)
     step = micro_batch // accumulate
     if step < warmup_steps:
         return lr * (step + 1) / warmup_steps
-    progress = (step - warmup_steps) / (total_steps - 1 - warmup_steps)
+    progress = (step - warmup_steps) / max(1, total_steps - 1 - warmup_steps)
     return lr * (floor + (1 - floor) * (1 + math.cos(math.pi * progress)) / 2)
 
 
 def _rate(micro=False, first=1, last=1, periods=0.5, keep_floor=True, shape="cosine", whole=False,
-          scaled=True, rounded=False):  # fmt: skip
+          scaled=True, rounded=False, rise=0.0, absolute=False, cut=False):  # fmt: skip
     def answer(micro_batch, accumulate, warmup_steps, total_steps, lr, floor):
         step = micro_batch if micro else micro_batch // accumulate
         if rounded:
             step = -(-micro_batch // accumulate)
         if step < warmup_steps:
-            return lr * (step + first) / warmup_steps
+            return lr * (rise * floor + (1 - rise * floor) * (step + first) / warmup_steps)
         start = 0 if whole else warmup_steps
-        progress = min(1.0, (step - start) / (total_steps - last - start))
+        progress = min(1.0, (step - start) / max(1, total_steps - last - start))
         wave = (1 + math.cos(2 * math.pi * periods * progress)) / 2
         share = wave if shape == "cosine" else 1 - progress
-        low = floor if keep_floor else 0.0
+        low = floor / (lr if absolute else 1) if keep_floor else 0.0
+        if cut:
+            return lr * max(floor, share)
         return lr * (low + ((1 - low) if scaled else 1) * share)
 
     return answer
@@ -184,6 +217,8 @@ def _run_rate(answer):
                 label = f"update {step + 1} of 15, micro-batch {part + 1} of {accumulate}"
                 yield label, answer(step * accumulate + part, accumulate, 5, 15, 0.02, 0.1)
     yield "without warm-up", answer(0, 2, 0, 6, 1.0, 0.0)
+    for step in (3, 5):
+        yield f"without warm-up, update {step + 1} of 6", answer(2 * step, 2, 0, 6, 1.0, 0.25)
 
 
 RATE = Exercise(
@@ -262,6 +297,24 @@ RATE = Exercise(
             'chapter 10, "Break it: count the wrong thing"',
             _rate(rounded=True),
         ),
+        WrongAnswer(
+            "the warm-up begins at the floor",
+            "Your warm-up climbs from the floor. It climbs from 0: the first update has 1 / warmup_steps of the rate.",
+            SCHEDULE,
+            _rate(rise=1.0),
+        ),
+        WrongAnswer(
+            "the floor taken as a rate",
+            "You took floor as a learning rate. It is a share of lr: the last rate is floor * lr.",
+            SCHEDULE,
+            _rate(absolute=True),
+        ),
+        WrongAnswer(
+            "cut off at the floor",
+            "You cut the cosine off where it meets the floor. It should reach the floor only at the last update: squeeze it between the floor and 1.",
+            SCHEDULE,
+            _rate(cut=True),
+        ),
     ),
 )
 
@@ -316,6 +369,13 @@ def _run_large(answer):
             fill = torch.full((2, 2), math.nan)
             gradients.append(fill if empty else torch.randn(2, 2, generator=noise))
         yield label, answer(gradients, targets)
+    targets = [torch.tensor([0, -100, 5]), torch.tensor([[[0, 0], [7, -100]]]), torch.tensor([3])]
+    gradients = [
+        torch.tensor([1.0, 2.0, 3.0]),
+        torch.tensor([-4.0, 0.0, 1.0]),
+        torch.tensor([10.0, 20.0, 30.0]),
+    ]
+    yield "targets of other shapes, some of them 0", answer(gradients, targets)
 
 
 LARGE = Exercise(
@@ -362,6 +422,12 @@ LARGE = Exercise(
             "You weighted by all tokens. Targets of -100 are not part of the mean and give no weight.",
             MICRO,
             _large(lambda y: y.numel()),
+        ),
+        WrongAnswer(
+            "the id 0 left out",
+            "You counted the targets above 0. The token with the id 0 counts like any other; only -100 does not.",
+            MICRO,
+            _large(lambda y: int((y > 0).sum())),
         ),
         WrongAnswer(
             "weighted by texts",
@@ -431,6 +497,9 @@ def _run_clip(answer):
     table = torch.tensor([[2.0, -1.0], [4.0, 0.5]])
     yield "a table and a vector, cap 2", answer([table, torch.tensor([-6.0, 1.0, 0.25])], 2.0)
     yield "all zero", answer([torch.zeros(2), torch.zeros(2, 2)], 1.0)
+    yield "norm 1.5, cap 2", answer([torch.tensor([1.5]), torch.zeros(2)], 2.0)
+    short = [torch.tensor([0.8, 0.4]), torch.tensor([-0.8])]
+    yield "only all together above the cap", answer(short, 1.0)
 
 
 CLIPPING = Exercise(
@@ -502,6 +571,12 @@ CLIPPING = Exercise(
             CLIP,
             _dropped,
         ),
+        WrongAnswer(
+            "compared with 1",
+            "You asked whether the norm is above 1. Compare it with max_norm, or a short gradient is made longer.",
+            CLIP,
+            _clip(always=True, turn=lambda norm, cap: cap / norm if norm > 1 else 1.0),
+        ),
     ),
 )
 
@@ -535,24 +610,36 @@ def _unscale(bad=lambda gs: not all(bool(g.isfinite().all()) for g in gs), half=
 
 
 def _run_unscale(answer):
-    small = torch.tensor([6e-5, 0.25, -3.0], dtype=torch.float16)
-    large = torch.tensor([[8.0, -40.0]], dtype=torch.float16)
-    for label, values, good in (
-        ("all is well", (small, large), 3),
-        ("the interval is full", (small, large), 9),
-        ("an infinity", (small, large * 4000), 4),
-        ("an infinity in the first", (large * 4000, small), 9),
-        ("a nan", (small * math.nan, large), 5),
-        ("after an overflow", (small, large), 0),
-        ("one before the last", (large, small), 8),
+    half = torch.float16
+    small = torch.tensor([6e-5, 0.25, -3.0], dtype=half)
+    large = torch.tensor([[8.0, -40.0]], dtype=half)
+    partly = torch.tensor([2.0, math.nan, 1.0], dtype=half)
+    upward = torch.tensor([-1.0, math.inf, 2.0], dtype=half)
+    border = torch.tensor([60000.0, 60000.0, -1.0], dtype=half)
+    for label, values, scale, good, interval in (
+        ("all is well", (small, large), 65536.0, 3, 10),
+        ("the interval is full", (small, large), 65536.0, 9, 10),
+        ("an infinity", (small, large * 4000), 65536.0, 4, 10),
+        ("an infinity in the first", (large * 4000, small), 65536.0, 9, 10),
+        ("a nan", (small * math.nan, large), 65536.0, 5, 10),
+        ("a nan in the middle of the second", (large, partly), 64.0, 2, 4),
+        ("plus infinity, at the scale 1", (small, upward), 1.0, 2, 4),
+        ("large, and all finite", (border, large), 1.0, 3, 4),
+        ("after an overflow", (small, large), 65536.0, 0, 10),
+        ("one before the last", (large, small), 65536.0, 8, 10),
     ):
-        gradients, scale, count = answer(list(values), 65536.0, good, 10)
-        yield (
-            f"{label}: gradients",
-            gradients if gradients is None else [g * 1e6 for g in gradients],
-        )
-        yield f"{label}: scale", scale
+        gradients, new, count = answer(list(values), scale, good, interval)
+        if gradients is not None:
+            gradients = [torch.as_tensor(g).float() * 1e6 for g in gradients]
+        skipped = "left out" if gradients is None else "made"
+        yield f"{label}: is the step made or left out", skipped
+        yield f"{label}: gradients times a million", gradients or []
+        yield f"{label}: scale", new
         yield f"{label}: good steps", count
+
+
+def _sum_is_finite(gradients):
+    return not all(bool(g.sum().isfinite()) for g in gradients)
 
 
 SCALE = Exercise(
@@ -581,6 +668,18 @@ SCALE = Exercise(
             "You looked for infinities only. An overflow can also end as nan: use isfinite.",
             EXACT,
             _unscale(bad=lambda gs: any(bool(g.isinf().any()) for g in gs)),
+        ),
+        WrongAnswer(
+            "the sum overflows, not the numbers",
+            "You looked at the sum of a tensor. In float16 the sum of finite numbers can be infinite: ask every number, with isfinite.",
+            "hint 2",
+            _unscale(bad=_sum_is_finite),
+        ),
+        WrongAnswer(
+            "the wrong way round",
+            "You leave the step out when all is finite, and make it when something is not. It is the other way round.",
+            "hint 1",
+            _unscale(bad=lambda gs: all(bool(g.isfinite().all()) for g in gs)),
         ),
         WrongAnswer(
             "only the first tensor looked at",
@@ -706,6 +805,17 @@ def _run_keep(answer):
             return table[float(weights[0])]
 
         yield label, answer(torch.zeros(2), update, validate, len(losses))
+
+    calls, table = [], {1.0: 90.0, 3.0: 30.0, 6.0: 60.0}
+
+    def update(weights):  # another step each time, as with other batches
+        calls.append(1)
+        weights += len(calls)
+
+    yield (
+        "no update is like the last",
+        answer(torch.zeros(2), update, lambda w: table.get(float(w[0]), 25.0), 3),
+    )
 
 
 KEEP = Exercise(
