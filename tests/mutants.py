@@ -33,8 +33,10 @@ TEST = """
 import importlib, os, sys
 sys.path.append({root!r})
 os.chdir({root!r} + "/notebooks")
-import pytest, torch
+import threading, pytest, torch
+from tqdm import tqdm
 torch.set_num_threads(1)
+tqdm.set_lock(threading.RLock())  # its usual lock is shared, and a process killed while it holds it stops all others
 from courseware import exporting, prove
 from courseware.build import build
 from courseware.chapters import find_chapter
