@@ -22,7 +22,12 @@ def as_gpt2(model, eos_token_id=None) -> GPT2LMHeadModel:
     another model.
     """
     c = model.config
-    if (c.position, c.norm, c.bias, c.n_kv_head or c.n_head) != ("learned", "layer", True, c.n_head):
+    if (c.position, c.norm, c.bias, c.n_kv_head or c.n_head) != (
+        "learned",
+        "layer",
+        True,
+        c.n_head,
+    ):
         raise ValueError(f"expected a model of GPT-2's family, got {c}.")
     if c.ffn not in ("gelu", "gelu_tanh"):
         raise ValueError(f"ffn={c.ffn!r}: expected gelu or gelu_tanh.")

@@ -496,6 +496,8 @@ class _Run(_Step):
     def _load(self, last: Path) -> dict:
         """Load the weights and the optimizer from a checkpoint, and return its facts."""
         facts = load_checkpoint(last, self.model, train=dataclasses.asdict(self.config))
+        if "optimizer" not in facts["state"]:
+            raise ValueError(f"{last} was saved by another kind of trainer: go on with that one.")
         self.optimizer.load_state_dict(facts["state"]["optimizer"])
         return facts
 

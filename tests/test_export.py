@@ -294,7 +294,8 @@ def test_success_writes_a_tidy_module(course):
 
 def test_a_chapter_with_a_main_becomes_a_command(course):
     course.chapter(
-        "#| export\nimport sys\n\n\ndef main(arguments=None):\n    print('said', arguments or sys.argv[1:])\n    return 3 if arguments else None",
+        "#| export\nimport sys\n\n\ndef main(arguments=None):\n"
+        "    print('said', arguments or sys.argv[1:])\n    return 3 if arguments else None",
         "#| check: it speaks\nassert main(['x']) == 3",
     )
     exporting.export("05")
