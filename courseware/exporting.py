@@ -130,9 +130,10 @@ def prove(chapter: Chapter, candidate: Candidate) -> dict:
             f"{chapter.stem} proves nothing: it has no cell that begins with `#| check:`",
             remedy="follow each exported cell with a check that compares it with an independent reference",
         )
-    for left_over in paths.STATE.glob("proof-*"):  # of an export that was killed
+    name = f"proof-{chapter.stem}-"  # other chapters may be proved at the same time
+    for left_over in paths.STATE.glob(f"{name}*"):  # of an export that was killed
         shutil.rmtree(left_over, ignore_errors=True)
-    with tempfile.TemporaryDirectory(prefix="proof-", dir=paths.STATE) as folder:
+    with tempfile.TemporaryDirectory(prefix=name, dir=paths.STATE) as folder:
         answer = _run_prover(chapter, candidate, Path(folder))
     if answer["error"]:
         _refuse_failure(chapter, candidate, answer["error"], "the module and the setup cells")

@@ -512,6 +512,16 @@ def test_two_exports_at_once(course):
     assert course.target.read_text() == build(find_chapter("05")).source
 
 
+def test_two_chapters_are_exported_at_once(course):
+    course.good()
+    waiting = course.root / ".course" / "proof-06_other-x"  # another chapter's proof, under way
+    waiting.mkdir(parents=True, exist_ok=True)
+    left_over = course.root / ".course" / "proof-05_toy-y"
+    left_over.mkdir()
+    exporting.export("05")
+    assert waiting.is_dir() and not left_over.exists()
+
+
 def test_verify_finds_hand_edits_and_strays(course):
     course.good()
     exporting.export("05")
