@@ -166,13 +166,15 @@ def _check_question(i: int, question: dict) -> None:
         )
 
 
-def _prompt_and_choice(tokenizer, prompt: str, choice: str, limit) -> tuple[list, list, bool]:
+def _prompt_and_choice(tokenizer, prompt, choice: str, limit) -> tuple[list, list, bool]:
     """Return the ids of the prompt, cut on the left if too long, those of the choice, whether cut.
 
-    The spaces between them go to the choice, as the words of most vocabularies begin with one.
+    The spaces between them go to the choice, as the words of most vocabularies begin with one. A prompt
+    that is a list of ids already stays as it is.
     """
-    read = prompt.rstrip()
-    before, scored = tokenizer.encode(read), tokenizer.encode(prompt[len(read) :] + choice)
+    read = prompt.rstrip() if isinstance(prompt, str) else prompt
+    before = tokenizer.encode(read) if isinstance(prompt, str) else list(prompt)
+    scored = tokenizer.encode(prompt[len(read) :] + choice if isinstance(prompt, str) else choice)
     room = len(before) if limit is None else limit + 1 - len(scored)
     if not before or room < 1:
         raise ValueError(
@@ -235,7 +237,8 @@ def multiple_choice_accuracy(
     score of a choice after template.format(question=...) is the sum of ln p over its tokens, never
     those of the prompt, divided by their number ("tokens"), by the UTF-8 bytes of the choice ("bytes")
     or by nothing ("none"); of equal scores the first counts. Spaces at the prompt's end are scored with
-    the choice. Of a prompt that is too long for the model the end is kept.
+    the choice. Of a prompt that is too long for the model the end is kept. template may also be a
+    function of the question that returns the prompt, a text or a list of ids.
 
     Raises ValueError for questions that cannot be asked, and for scores of nan.
     """
@@ -244,10 +247,11 @@ def multiple_choice_accuracy(
     questions = list(questions)
     if not questions:
         raise ValueError("there is no question; expected at least 1.")
+    ask = template if callable(template) else lambda text: template.format(question=text)
     pairs, sizes, cut = [], [], set()
     for i, question in enumerate(questions):
         _check_question(i, question)
-        prompt = template.format(question=question["question"])
+        prompt = ask(question["question"])
         for choice in question["choices"]:
             *pair, was_cut = _prompt_and_choice(tokenizer, prompt, choice, _max_seq_len(model))
             pairs.append(pair)

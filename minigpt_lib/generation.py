@@ -431,18 +431,23 @@ class TextGenerator:
             )
         self.model, self.tokenizer = model, tokenizer
 
+    def _encode(self, prompt) -> list[int]:
+        return self.tokenizer.encode(prompt) if isinstance(prompt, str) else prompt.tolist()
+
     def generate(
         self, prompt, max_new_tokens=200, strategy="top_p", *, include_prompt=False, **options
     ):
         """Return the continuation of a prompt, or a list of them for a list of prompts.
 
-        Each prompt of a list gets what it would get alone (up to rounding). A stop is not part of the
-        text, nor is the prompt unless told. ValueError for an empty prompt.
+        A prompt is a text, or a tensor (T,) of its ids. Each prompt of a list gets what it would get
+        alone (up to rounding). A stop is not part of the text, nor is the prompt unless told.
+        ValueError for an empty prompt.
         """
         config = GenerationConfig(max_new_tokens, strategy, **options)
-        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+        single = isinstance(prompt, str) or getattr(prompt, "ndim", None) == 1
+        prompts = [prompt] if single else list(prompt)
         readers = [_Reader(self.tokenizer, config.stop) for _ in prompts]
-        encoded = [self.tokenizer.encode(prompt) for prompt in prompts]
+        encoded = [self._encode(prompt) for prompt in prompts]
         for tokens in _tokens(self.model, encoded, config) if prompts else ():
             for reader, token in zip(readers, tokens):
                 if not reader.done:
@@ -451,14 +456,17 @@ class TextGenerator:
                 break
         for reader in readers:
             reader.finish()
-        texts = [include_prompt * p + reader.text for p, reader in zip(prompts, readers)]
-        return texts[0] if isinstance(prompt, str) else texts
+        texts = [reader.text for reader in readers]
+        if include_prompt:
+            given = [p if isinstance(p, str) else self.tokenizer.decode(p) for p in prompts]
+            texts = [p + text for p, text in zip(given, texts)]
+        return texts[0] if single else texts
 
-    def stream(self, prompt: str, max_new_tokens=200, strategy="top_p", **options) -> Iterator[str]:
+    def stream(self, prompt, max_new_tokens=200, strategy="top_p", **options) -> Iterator[str]:
         """Yield the continuation of a prompt piece by piece, each as soon as it is certain."""
         config = GenerationConfig(max_new_tokens, strategy, **options)
         reader = _Reader(self.tokenizer, config.stop)
-        for (token,) in _tokens(self.model, [self.tokenizer.encode(prompt)], config):
+        for (token,) in _tokens(self.model, [self._encode(prompt)], config):
             if piece := reader.feed(token):
                 yield piece
             if reader.done:
