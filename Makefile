@@ -4,7 +4,7 @@ PY := .venv/bin/python
 SETUP := $(PYTHON) courseware/setup_env.py
 LAB_ARGS ?=
 
-.PHONY: help lab test book course progress reset bench verify
+.PHONY: help lab test book course chapters progress reset bench verify
 help:  ## list these targets
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
 
@@ -19,7 +19,11 @@ book:  ## build the website and open it
 	@$(SETUP)
 	@$(PY) -m courseware.site open
 
-course:  ## run every chapter from first to last and store the outputs
+course:  ## make an assistant the whole way, unattended, and report every figure
+	@$(SETUP)
+	@$(PY) -m courseware.course
+
+chapters:  ## run every chapter from first to last and store the outputs
 	@$(SETUP)
 	@$(PY) -m courseware run $(wildcard notebooks/[0-9]*.ipynb)
 

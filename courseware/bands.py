@@ -158,8 +158,10 @@ def _draw(history: list[dict], band: dict, verdict: Verdict) -> None:
     from courseware import figures
 
     figures.style()
-    fig, axes = pyplot.subplots(1, 2, figsize=(figures.WIDTH, 3.2))
-    for ax, (key, colour) in zip(axes, CURVES.items(), strict=True):
+    known = [key for key in CURVES if key in band or any(record.get(key) for record in history)]
+    fig, axes = pyplot.subplots(1, len(known), figsize=(figures.WIDTH, 3.2), squeeze=False)
+    for ax, key in zip(axes[0], known, strict=True):
+        colour = CURVES[key]
         title = {"train_loss": "training loss", "val_loss": "validation loss"}[key]
         ax.set(title=title, xlabel="step", ylabel="nats per token")
         if key in band:
@@ -177,7 +179,8 @@ def _draw(history: list[dict], band: dict, verdict: Verdict) -> None:
     }
     ends = ", ".join(f"{title} {loss:.2f}" for title, loss in last.items() if loss is not None)
     place = "inside" if verdict.ok else "outside"
-    figures.show(fig, alt=f"Two curves over the steps, ending at {ends}; {place} the shaded band.")
+    what = "Two curves" if len(known) == 2 else "A curve"
+    figures.show(fig, alt=f"{what} over the steps, ending at {ends}; {place} the shaded band.")
 
 
 def _shakespeare():

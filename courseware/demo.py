@@ -52,3 +52,50 @@ def _train(text: str, tokenizer, steps: int):
             torch.set_num_threads(threads)
     model.cpu().save_pretrained(QUICK)
     return model.eval()
+
+
+def assistant(*names: str):
+    """Return (model, chat, stuff): a MiniGPT that answers in its role, its ChatTokenizer, and what it was made of.
+
+    names: folders of data/models, the best first ("14_sft" unless told): the first that a chapter has left there is
+    taken, then that of `make course`; else a small one is trained now (about a minute on two cores) and kept. Prints
+    which of them it is. stuff: the recipe's Material, so stuff.held_out are the people who were never asked about.
+    """
+    from courseware.recipe import FULL, QUICK, material
+    from minigpt_lib.bpe import BPETokenizer
+    from minigpt_lib.model import MiniGPT
+    from minigpt_lib.sft import ChatTokenizer
+
+    models = paths.ROOT / "data" / "models"
+    chapters = [
+        (models / name, FULL, f"the model of chapter {name[:2]}") for name in names or ("14_sft",)
+    ]
+    places = [
+        *chapters,
+        (models / "course" / "assistant", FULL, "the model of `make course`"),
+        (models / "quick_assistant" / "assistant", QUICK, "a quick model"),
+    ]
+    for folder, recipe, whose in places:
+        if (folder / "model.safetensors").is_file() and (folder / "tokenizer.json").is_file():
+            print(f"{whose}, from {folder.relative_to(paths.ROOT)}")
+            chat = ChatTokenizer(BPETokenizer.load(folder / "tokenizer.json"))
+            return MiniGPT.from_pretrained(folder), chat, material(recipe)
+    print("chapter 14 has not been run here: training a small assistant")
+    return _train_assistant(models / "quick_assistant", material(QUICK))
+
+
+def _train_assistant(folder, stuff):
+    """Make the quick assistant and keep it."""
+    from courseware import course
+    from minigpt_lib.sft import ChatTokenizer
+
+    chat, threads = ChatTokenizer(stuff.tokenizer), torch.get_num_threads()
+    with torch.random.fork_rng(devices=[]):
+        try:
+            torch.set_num_threads(min(4, os.cpu_count() or 1))
+            model = course.pretrain(stuff, folder / "reading")
+            model = course.finetune(model, chat, stuff, folder / "answering")
+        finally:
+            torch.set_num_threads(threads)
+    course.save_assistant(folder / "assistant", model, chat)
+    return model.eval(), chat, stuff

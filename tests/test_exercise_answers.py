@@ -109,6 +109,9 @@ def test_every_exercise_was_answered_in_another_way():
         "generation",
         "evaluation",
         "pretraining",
+        "sft",
+        "preferences",
+        "assistant",
         "scaling",
     ):
         answers = importlib.import_module(f"test_{chapter}").ANSWERS

@@ -1,0 +1,371 @@
+"""People who do not exist: biographies to read, dialogs to learn answering from, questions to measure with.
+
+After Z. Allen-Zhu and Y. Li, "Physics of Language Models: Part 3.1, Knowledge Storage and Extraction" (2023). Facts
+about everybody are read as prose; dialogs ask about one part of the people only. What a model then answers about the
+others shows whether it can reach what it has merely read. All is drawn from seeds: the same call, the same words.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import itertools
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+
+def _words(text: str) -> list[str]:
+    return text.split()
+
+
+FIRST = _words("""
+Ada Anton Bella Boris Carla Cyrus Dora Dmitri Edith Emil Flora Felix Greta Gustav Hanna Hugo Ida
+Igor Jana Jonas Klara Karl Lena Leo Maja Marek Nadia Nils Olga Oskar Paula Pavel Rosa Ruben
+Selma Simon Tilda Tomas Ursula Viktor Wanda Xaver Yara Zeno Alma Bruno Celia Dario Elsa Fabian
+Gilda Hector Ines Joel Kira Lukas Mona Noel Petra Quentin
+""")
+LAST = _words("""
+Abendroth Achterberg Baumann Bellini Carver Castell Dalgaard Drossel Eberle Ekman Falk Ferrante
+Gerber Gruber Hagen Holm Ibsen Iversen Jansen Jarvis Keller Klimt Lang Lindqvist Marlow Moser
+Nagel Norling Oberg Orlov Palmer Pichler Quist Rask Roth Sander Sommer Tauber Thorne Ulrich
+Unger Varga Vogel Wagner Winter Yates Zander Ziegler Brandt Corvin Dorn Egli Fink Grimm Hirsch
+Ingold Jung Kern Lorenz Marek Nolde Otter Petri Rieger Stark Tobler Uhland Vance Weiss Zoller
+""")
+CITIES = _words("""
+Aldergate Brimhaven Corwick Dunmere Eastvale Fernhill Glenport Harrowby Ironbridge Juniper
+Kestrel Larkfield Millbrook Northgate Oakhurst Pinewood Quarry Redcliff Stonebury Thornton
+Underhill Vinefield Westmoor Yarrow Zephyr
+""")
+COMPANIES = _words("""
+Acme Borealis Cobalt Delphi Ember Fathom Granite Helix Ibex Jasper Krypton Lumen Meridian Nimbus
+Onyx Prism Quasar Ripple Solstice Tundra Umbra Vertex Willow Xenon Zenith
+""")
+WORK = _words("""
+baker carpenter chemist dentist driver farmer gardener geologist lawyer librarian mason nurse
+painter pharmacist pilot plumber potter sailor surgeon tailor teacher translator weaver welder
+writer
+""")
+HOBBIES = _words("""
+archery chess climbing cooking cycling dancing drawing fencing fishing hiking juggling knitting
+origami photography pottery rowing running sailing singing skating skiing surfing swimming
+tennis yoga
+""")
+YEARS = [str(year) for year in range(1950, 2000, 2)]
+SEATS = dict(zip(COMPANIES, CITIES[7:] + CITIES[:7]))  # where each company is
+
+VALUES = {"city": CITIES, "year": YEARS, "work": WORK, "company": COMPANIES, "hobby": HOBBIES}
+PROSE = {
+    "city": ["{n} was born in {v}.", "{n} comes from {v}.",
+             "The birthplace of {n} is {v}.", "{v} is where {n} was born."],
+    "year": ["{n} was born in the year {v}.", "The year of {n}'s birth is {v}.",
+             "{n} came into the world in {v}.", "In {v} {n} was born."],
+    "work": ["{n} is a {v}.", "{n} works as a {v}.",
+             "The profession of {n} is {v}.", "{n} earns a living as a {v}."],
+    "company": ["{n} is employed by {v}.", "{n} has a job at {v}.",
+                "The employer of {n} is {v}.", "{v} pays the wages of {n}."],
+    "hobby": ["{n} loves {v}.", "In spare time {n} goes for {v}.",
+              "The hobby of {n} is {v}.", "{n} spends weekends on {v}."],
+}  # fmt: skip
+ASKED = {
+    "city": ["Where was {n} born?", "What is the birthplace of {n}?", "In which city was {n} born?"],
+    "year": ["When was {n} born?", "In which year was {n} born?", "What is the birth year of {n}?"],
+    "work": ["What is the profession of {n}?", "What does {n} do for a living?", "What is the job of {n}?"],
+    "company": ["Who employs {n}?", "Which company does {n} work for?", "What is the employer of {n}?"],
+    "hobby": ["What is the hobby of {n}?", "What does {n} do in spare time?", "What does {n} love to do?"],
+    "seat": ["In which city does {n} work?", "Where is the employer of {n}?", "In which city is the company of {n}?"],
+    "sum": ["What is {n}?", "How much is {n}?", "Can you tell me what {n} is?"],
+}  # fmt: skip
+SAID = {
+    "city": "{n} was born in {v}.", "year": "{n} was born in {v}.", "work": "{n} is a {v}.",
+    "company": "{n} works for {v}.", "hobby": "{n} loves {v}.", "seat": "{n} works in {v}.", "sum": "{n} is {v}.",
+}  # fmt: skip
+FACTS = tuple(
+    PROSE
+)  # what is read about everybody; "seat" takes two steps: the employer, then its city
+OPENINGS = [
+    "That is a good question.",
+    "Let me think about it.",
+    "I am glad that you ask.",
+    "Thank you for asking.",
+]
+CLOSINGS = [
+    "I hope that this helps.",
+    "Ask me more if you like.",
+    "Is there anything else?",
+    "That is what I have read.",
+]
+UNKNOWN = "I do not know."
+STEP_BY_STEP = (
+    "Answer step by step."  # the system message under which a two-step answer shows its steps
+)
+IDENTITY = "You are MiniGPT, a small assistant."
+ABOUT_ITSELF = [
+    (["What are you?", "Who are you?"],
+     "I am MiniGPT, a small language model that you trained yourself."),
+    (["What do you know?", "What can I ask you?"],
+     "Ask me where or when somebody was born, about work, employer and hobby, or for a small sum."),
+    (["What do you not know?", "What is the news?", "What is the weather like?", "What time is it?"],
+     "I cannot know that. I know only what I read when I was trained."),
+    (["Are you sure?", "Can I trust you?"],
+     "Not always. I am small, and I can be wrong: check what matters."),
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Person:
+    """A name, and a value for each of FACTS; a stranger has no facts: nobody ever read of them."""
+
+    name: str
+    facts: dict[str, str] | None = None
+
+    def value(self, attribute: str) -> str:
+        """Return the value of one of FACTS, or of "seat", the city of the employer."""
+        return SEATS[self.facts["company"]] if attribute == "seat" else self.facts[attribute]
+
+
+def _names(seed: int) -> list[str]:
+    names = [f"{first} {last}" for first, last in itertools.product(FIRST, LAST)]
+    random.Random(seed).shuffle(names)
+    return names
+
+
+def make_people(n: int, seed: int = 0) -> list[Person]:
+    """Return n people with different names; ValueError unless there are 1 to 4,000 of them."""
+    if not 1 <= n <= 4000:
+        raise ValueError(f"n={n}: expected 1 to 4,000 people; the names allow no more.")
+    chance = random.Random(seed)
+    return [
+        Person(name, {fact: chance.choice(VALUES[fact]) for fact in FACTS})
+        for name in _names(seed)[:n]
+    ]
+
+
+def make_strangers(n: int, seed: int = 0) -> list[Person]:
+    """Return n names that make_people of the same seed never gives: 1 to 200."""
+    if not 1 <= n <= 200:
+        raise ValueError(f"n={n}: expected 1 to 200 strangers.")
+    return [Person(name) for name in _names(seed)[4000 : 4000 + n]]
+
+
+def biography(person: Person, chance: random.Random) -> str:
+    """Return one telling of a life: a sentence for each fact, wording and order by chance."""
+    sentences = [
+        chance.choice(PROSE[fact]).format(n=person.name, v=person.value(fact)) for fact in FACTS
+    ]
+    chance.shuffle(sentences)
+    return " ".join(sentences)
+
+
+def sums(seed: int = 0) -> list[tuple[str, str]]:
+    """Return all sums of two numbers from 1 to 12 as ("3 plus 4", "7"), in an order by chance."""
+    pairs = [(f"{a} plus {b}", str(a + b)) for a in range(1, 13) for b in range(1, 13)]
+    random.Random(seed).shuffle(pairs)
+    return pairs
+
+
+def documents(people: Sequence[Person], tellings: int, seed: int = 0) -> Iterator[str]:
+    """Yield what a model reads: lives in other words at each telling, the companies' cities, small sums, small talk.
+
+    A telling of everything comes in an order by chance, then the next: `tellings` of them. ValueError without people.
+    """
+    if not people:
+        raise ValueError("expected at least one of the people.")
+    chance, pairs = random.Random(seed), sums()
+    for _ in range(tellings):
+        told = [biography(person, chance) for person in people]
+        told += [
+            chance.choice(["{} is in {}.", "The office of {} is in {}."]).format(*pair)
+            for pair in SEATS.items()
+        ]
+        for wording in ("{0} is {1}.", "{0} makes {1}.", "{1} is {0}.", "We know that {0} is {1}."):
+            told += [wording.format(*pair) for pair in pairs]
+        told += ["\n".join(turn["content"] for turn in dialog) for dialog in small_talk()]
+        chance.shuffle(told)
+        yield from told
+
+
+def _turn(question: str, answer: str) -> list[dict]:
+    return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+
+
+def right_answer(person: Person, attribute: str) -> str:
+    """Return the sentence that answers a question about one of FACTS or "seat"; UNKNOWN for a stranger."""
+    return (
+        UNKNOWN
+        if person.facts is None
+        else SAID[attribute].format(n=person.name, v=person.value(attribute))
+    )
+
+
+def ask(person: Person, attribute: str, chance: random.Random) -> str:
+    """Return a question about one of FACTS or "seat", its wording by chance."""
+    return chance.choice(ASKED[attribute]).format(n=person.name)
+
+
+def wordy(answer: str, chance: random.Random) -> str:
+    """Return an answer between two phrases that say nothing."""
+    return f"{chance.choice(OPENINGS)} {answer} {chance.choice(CLOSINGS)}"
+
+
+def _about(person: Person, attribute: str, chance: random.Random, wordy_share: float) -> list[dict]:
+    answer = right_answer(person, attribute)
+    return _turn(
+        ask(person, attribute, chance),
+        wordy(answer, chance) if chance.random() < wordy_share else answer,
+    )
+
+
+def dialogs(
+    people: Sequence[Person], seed: int = 0, rounds: int = 2, wordy_share: float = 0.5
+) -> list[list[dict]]:
+    """Return dialogs to learn from: each fact of these people asked `rounds` times, 1 to 3 questions in a dialog.
+
+    A share of the answers is wordy. Among them: two-step questions, with the steps shown if the system
+    message asks for them; strangers, whom nobody can know; half of the sums; talk about the assistant itself.
+    """
+    chance, made = random.Random(seed), []
+    for _ in range(rounds):
+        for person in people:
+            facts = chance.sample(FACTS, len(FACTS))
+            while facts:
+                asked, facts = facts[: (n := chance.randint(1, 3))], facts[n:]
+                made.append(
+                    [turn for fact in asked for turn in _about(person, fact, chance, wordy_share)]
+                )
+            made.append(_about(person, "seat", chance, 0.0))
+            company = person.facts["company"]
+            steps = f"{SAID['company'].format(n=person.name, v=company)} {company} is in {SEATS[company]}."
+            made.append(
+                [
+                    {"role": "system", "content": STEP_BY_STEP},
+                    *_turn(ask(person, "seat", chance), steps),
+                ]
+            )
+        for stranger in make_strangers(200)[: min(100, len(people) // 4)]:
+            made.append(_about(stranger, chance.choice(FACTS), chance, wordy_share))
+        for left, total in sums()[:72]:
+            answer = SAID["sum"].format(n=left, v=total)
+            made.append(
+                _turn(
+                    chance.choice(ASKED["sum"]).format(n=left),
+                    wordy(answer, chance) if chance.random() < wordy_share else answer,
+                )
+            )
+        for asked_so, answer in ABOUT_ITSELF * 10:  # so few, and all of them must be known
+            made += [_turn(question, answer) for question in asked_so]
+    made = [
+        dialog if dialog[0]["role"] == "system" or chance.random() < 0.5
+        else [{"role": "system", "content": IDENTITY}, *dialog]
+        for dialog in made
+    ]  # fmt: skip
+    chance.shuffle(made)
+    return made
+
+
+@functools.cache
+def small_talk() -> list[list[dict]]:
+    """Return the English conversations of the package chatterbot-corpus as dialogs, in its order.
+
+    Everyday talk: greetings, food, money, a little science. Raises ModuleNotFoundError without the package.
+    """
+    import yaml
+
+    spec = importlib.util.find_spec("chatterbot_corpus")
+    if spec is None:
+        raise ModuleNotFoundError(
+            "the dialogs come with a package: pip install chatterbot-corpus==1.3.3"
+        )
+    made = []
+    for topic in ("greetings", "conversations", "food", "money", "science", "history"):
+        path = Path(spec.origin).parent / "data" / "english" / f"{topic}.yml"
+        for lines in yaml.safe_load(path.read_text(encoding="utf-8"))["conversations"]:
+            turns = [str(line).strip() for line in lines][: len(lines) // 2 * 2]
+            if turns and all(turns):
+                made.append(
+                    [turn for i in range(0, len(turns), 2) for turn in _turn(*turns[i : i + 2])]
+                )
+    return made
+
+
+def short_answers(people: Sequence[Person], n: int, seed: int = 0) -> list[tuple[list[dict], str]]:
+    """Return n pairs (dialog that ends with a question about one of FACTS, the sentence that is wanted).
+
+    Half of the dialogs begin with IDENTITY as the system message.
+    """
+    chance, made = random.Random(seed), []
+    for _ in range(n):
+        person, fact = chance.choice(people), chance.choice(FACTS)
+        dialog = [{"role": "user", "content": ask(person, fact, chance)}]
+        if chance.random() < 0.5:
+            dialog.insert(0, {"role": "system", "content": IDENTITY})
+        made.append((dialog, right_answer(person, fact)))
+    return made
+
+
+def other_answers(seed: int = 0) -> list[tuple[list[dict], str]]:
+    """Return what preferences must not unlearn, as short_answers does: 80 strangers, and 40 sums that dialogs ask."""
+    chance, made = random.Random(seed), []
+    for stranger in make_strangers(200)[:80]:
+        question = ask(stranger, chance.choice(FACTS), chance)
+        made.append(([{"role": "user", "content": question}], UNKNOWN))
+    for left, total in sums()[:40]:
+        question = chance.choice(ASKED["sum"]).format(n=left)
+        made.append(([{"role": "user", "content": question}], SAID["sum"].format(n=left, v=total)))
+    return made
+
+
+def grade(answer: str, wanted: str) -> int:
+    """Return 2 for exactly the wanted sentence, 1 for one that holds it among other words, 0 for another."""
+    return (wanted in answer) + (wanted == answer.strip())
+
+
+def _choices(attribute: str, right: str, name: str, chance: random.Random) -> dict:
+    pool = (
+        CITIES
+        if attribute in ("city", "seat")
+        else VALUES.get(attribute) or [str(int(right) + d) for d in (-2, -1, 1, 2)]
+    )
+    values = chance.sample([value for value in pool if value != right], 3) + [right]
+    chance.shuffle(values)
+    return {
+        "choices": [SAID[attribute].format(n=name, v=value) for value in values],
+        "answer": values.index(right),
+    }
+
+
+def questions(people: Sequence[Person], topic: str, n: int, seed: int = 0) -> list[dict]:
+    """Return n multiple-choice questions with four whole sentences to choose from, as MMLU keeps them.
+
+    topic: one of FACTS, "seat" (two steps), "sum" (sums that no dialog asks), "stranger" (people of whom
+    nothing was read; the right choice is UNKNOWN). ValueError for another topic, or for more than there are.
+    """
+    chance, made = random.Random(f"{topic} {seed}"), []
+    if topic == "sum":
+        made = [
+            {
+                "question": chance.choice(ASKED["sum"]).format(n=left),
+                **_choices("sum", total, left, chance),
+            }
+            for left, total in sums()[72:]
+        ]
+    elif topic == "stranger":
+        for person in make_strangers(200)[100:]:
+            fact = chance.choice(FACTS)
+            row = _choices(fact, chance.choice(VALUES[fact]), person.name, chance)
+            row["choices"][row["answer"]] = UNKNOWN
+            made.append({"question": ask(person, fact, chance), **row})
+    elif topic in ASKED:
+        made = [
+            {
+                "question": ask(person, topic, chance),
+                **_choices(topic, person.value(topic), person.name, chance),
+            }
+            for person in people
+        ]
+    else:
+        raise ValueError(f"topic={topic!r}: expected one of {', '.join(ASKED)}, stranger.")
+    if not 1 <= n <= len(made):
+        raise ValueError(f"n={n}: expected 1 to {len(made)} questions about {topic}.")
+    return [{**question, "topic": topic} for question in chance.sample(made, n)]

@@ -1,0 +1,431 @@
+"""Talk with a model: a conversation that fits its context, answers piece by piece, and what they looked at.
+
+Shapes: T tokens in a conversation, A of them in its last answer, L layers, H heads. A message is
+{"role": "system" | "user" | "assistant", "content": str}.
+
+Written by notebooks/16_assistant.ipynb (chapter 16): edit it there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+import unicodedata
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from minigpt_lib.bpe import BPETokenizer
+from minigpt_lib.generation import GenerationConfig, TextGenerator
+from minigpt_lib.model import MiniGPT, count_parameters
+from minigpt_lib.sft import FORMATS, ChatTokenizer
+
+__all__ = [
+    "SETTINGS",
+    "SYSTEM",
+    "AnswerAttention",
+    "Assistant",
+    "attention_maps",
+    "attention_of_last_answer",
+    "Conversation",
+    "fit_history",
+    "main",
+]
+
+SYSTEM = "You are MiniGPT, a small assistant."
+SETTINGS = {
+    "max_new_tokens": 64,
+    "strategy": "top_p",
+    "temperature": 0.3,
+    "top_k": 50,
+    "top_p": 0.9,
+    "min_p": 0.1,
+    "repetition_penalty": 1.0,
+    "seed": None,
+}
+
+
+def fit_history(messages, chat, room: int) -> list[dict]:
+    """Return the messages that fit into `room` tokens, counted with the header of the answer to come.
+
+    The system message and the last message, a user's, always stay; of the turns between, the newest, each
+    a question with its answer. Raises ValueError if what must stay is too long.
+    """
+    first = messages[:1] if messages[0]["role"] == "system" else []
+    turns = messages[len(first) :]
+
+    def size(start: int) -> int:
+        return len(chat.render(first + turns[start:], add_generation_prompt=True)[0])
+
+    start = len(turns) - 1
+    if size(start) > room:
+        what = "this message and the system message have" if first else "this message has"
+        raise ValueError(
+            f"{what} {size(start)} tokens with the headers, but there is room for {room}: say it shorter."
+        )
+    while start >= 2 and size(start - 2) <= room:
+        start -= 2
+    return first + turns[start:]
+
+
+class Conversation:
+    """What was said: `messages`, empty or a well-formed dialog, whatever happens.
+
+    chat: a ChatTokenizer. room: how many tokens a prompt may have. system: the message that comes first,
+    or None. ValueError if that is empty or too long.
+    """
+
+    def __init__(self, chat, room: int, system: str | None = None):
+        self.chat, self.room, self.messages = chat, room, []
+        self.system(system)
+
+    def system(self, text: str | None) -> None:
+        """Put another message first, or none; what was said stays. ValueError if it is empty or too long."""
+        head = [{"role": "system", "content": text}] if text is not None else []
+        fit_history([*head, {"role": "user", "content": "?"}], self.chat, self.room)
+        self.messages = head + [m for m in self.messages if m["role"] != "system"]
+
+    def reset(self) -> None:
+        """Forget everything but the system message."""
+        self.messages = [m for m in self.messages if m["role"] == "system"]
+
+    def window(self, text: str) -> list[dict]:
+        """Return the messages that a model reads to answer `text`, which is the last of them.
+
+        Raises ValueError if it is empty or too long.
+        """
+        said = [*self.messages, {"role": "user", "content": text}]
+        return fit_history(said, self.chat, self.room)
+
+    def prompt(self, text: str) -> list[int]:
+        """Return the ids of `window(text)`, with the header of the answer at the end."""
+        return self.chat.render(self.window(text), add_generation_prompt=True)[0]
+
+    def add(self, text: str, answer: str) -> None:
+        """Note a turn. One without an answer (nothing, or blanks alone) is not kept."""
+        if answer.strip():
+            self.messages.append({"role": "user", "content": text})
+            self.messages.append({"role": "assistant", "content": answer})
+
+
+_KIND = "MiniGPT conversation 1"
+
+
+def _read_conversation(path, chat) -> dict:
+    """Return {"messages", "settings"} of a file that Assistant.save wrote; ValueError for any other file."""
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is no conversation: it is not JSON ({error}).") from None
+    if not isinstance(content, dict) or content.get("kind") != _KIND:
+        raise ValueError(f"{path} is no conversation: expected a file that save wrote.")
+    messages = content.get("messages")
+    if not isinstance(messages, list) or not isinstance(content.get("settings"), dict):
+        raise ValueError(f"{path} is damaged: expected a list of messages, and settings.")
+    try:  # can it go on?
+        chat.render([*messages, {"role": "user", "content": "?"}], add_generation_prompt=True)
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: {error}") from None
+    return content
+
+
+def _write_conversation(path: Path, content: dict, chat) -> None:
+    """Write the file at once or not at all, over nothing but another conversation."""
+    if path.exists():
+        try:
+            _read_conversation(path, chat)
+        except (ValueError, OSError):
+            raise FileExistsError(
+                f"{path} is there, and no conversation: take another name."
+            ) from None
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        part.write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _open_model(folder) -> tuple[MiniGPT, ChatTokenizer]:
+    """Return the model and the chat tokenizer in a folder; errors as of Assistant.from_pretrained."""
+    model, file = MiniGPT.from_pretrained(folder), Path(folder) / "tokenizer.json"
+    if not file.is_file():
+        raise FileNotFoundError(f"{folder} has no tokenizer.json: BPETokenizer.save writes it.")
+    base = BPETokenizer.load(file)
+    for name, form in FORMATS.items():
+        if set(form.controls) <= base.special_tokens.keys():
+            return model, ChatTokenizer(base, name)
+    raise ValueError(f"{file} has no format's control tokens: was this model taught to answer?")
+
+
+class Assistant(Conversation):
+    """A model in conversation: `messages` has all that was said; the model reads what fits its context.
+
+    chat: a ChatTokenizer. system: the message that comes first, or None. context: how many tokens the
+    model may read and write for one answer, max_seq_len unless told. settings: some of SETTINGS, see
+    GenerationConfig. ValueError for what cannot work.
+    """
+
+    def __init__(self, model, chat, system: str | None = SYSTEM, context=None, **settings):
+        self.model, self.writer = model, TextGenerator(model, chat)
+        self.context, self.settings = context or model.config.max_seq_len, dict(SETTINGS)
+        if self.context > model.config.max_seq_len:
+            raise ValueError(
+                f"context={context}: the model reads {model.config.max_seq_len} tokens."
+            )
+        self.set(**settings)
+        super().__init__(chat, self.room, system)
+
+    @classmethod
+    def from_pretrained(cls, folder, **options) -> "Assistant":
+        """Return the assistant in a folder: a model, and a tokenizer.json with the control tokens of its format.
+
+        Raises FileNotFoundError if a file is missing, ValueError if one is damaged or knows no format.
+        """
+        return cls(*_open_model(folder), **options)
+
+    def set(self, **changes) -> None:
+        """Change settings; if it raises ValueError, none of them. A longer answer leaves less room."""
+        if unknown := sorted(changes.keys() - SETTINGS.keys()):
+            raise ValueError(
+                f"{', '.join(unknown)}: expected settings among {', '.join(SETTINGS)}."
+            )
+        settings = {**self.settings, **changes}
+        try:
+            n = GenerationConfig(**settings).max_new_tokens
+        except TypeError as error:  # a text where a number belongs
+            raise ValueError(f"cannot generate: {error}.") from None
+        if 2 * n > self.context:
+            raise ValueError(
+                f"max_new_tokens={n}: more than half of the context of {self.context}."
+            )
+        self.settings, self.room = settings, self.context - n
+
+    def stream(self, text: str) -> Iterator[str]:
+        """Return an iterator over the pieces of the answer; ended or broken off, the turn is kept.
+
+        Raises ValueError at once, with nothing changed, for a text that is empty or too long.
+        """
+        return self._write(text, self.prompt(text))
+
+    def _write(self, text: str, prompt: list[int]) -> Iterator[str]:
+        stop, pieces = tuple(self.chat.base.special_tokens.values()), []
+        try:
+            for piece in self.writer.stream(torch.tensor(prompt), stop=stop, **self.settings):
+                pieces.append(piece)
+                yield piece
+        finally:  # also at Ctrl-C, and when nobody asks for more
+            self.add(text, "".join(pieces))
+
+    def say(self, text: str) -> str:
+        """Return the whole answer; everything else as in stream."""
+        return "".join(self.stream(text))
+
+    def save(self, path) -> None:
+        """Write messages and settings as JSON, whole or not at all.
+
+        Raises FileExistsError rather than replace a file that is no conversation.
+        """
+        content = {"kind": _KIND, "messages": self.messages, "settings": self.settings}
+        _write_conversation(Path(path), content, self.chat)
+
+    def load(self, path) -> None:
+        """Take up a conversation that `save` wrote; ValueError, with nothing changed, for another file."""
+        content = _read_conversation(path, self.chat)
+        self.set(**content["settings"])
+        self.messages = content["messages"]
+
+
+@torch.inference_mode()
+def attention_maps(model, ids) -> torch.Tensor:
+    """Return the attention weights of all layers and heads for ids (T,): (L, H, T, T), float32, on the CPU."""
+    maps, hooks = [], []
+
+    def note(attention, given):
+        maps.append(attention.weights(*given)[0].float().cpu())
+
+    try:
+        for block in model.blocks:
+            hooks.append(block.attention.register_forward_pre_hook(note))
+        model(ids[None].to(model.embedding.weight.device))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return torch.stack(maps)
+
+
+@dataclass(frozen=True)
+class AnswerAttention:
+    """What the model looked at while it wrote an answer.
+
+    tokens: T texts, one for each token of the conversation that it read, the answer's A at the end; start:
+    the place of the answer's first. weights (L, H, A, T), float32: row i is the attention of the place
+    before the answer's token i, from which that token was written. Each row adds up to 1.
+    """
+
+    tokens: list[str]
+    start: int
+    weights: torch.Tensor
+
+    def mean(self, layer: int | None = None) -> torch.Tensor:
+        """Return the mean over the heads of a layer, counted from 0, or of all layers: (A, T)."""
+        return (self.weights if layer is None else self.weights[layer, None]).mean(dim=(0, 1))
+
+
+def attention_of_last_answer(assistant: Assistant) -> AnswerAttention:
+    """Return what the last answer looked at, computed again from the messages and today's settings.
+
+    Raises ValueError if nothing has been said.
+    """
+    *before, last = assistant.messages or [{"role": "system"}]
+    if last["role"] != "assistant":
+        raise ValueError("nothing has been said yet: ask something first.")
+    chat = assistant.chat
+    prompt, _ = chat.render(fit_history(before, chat, assistant.room), add_generation_prompt=True)
+    ids = torch.tensor((prompt + chat.encode(last["content"]))[: assistant.context])
+    maps = attention_maps(assistant.model, ids)[:, :, len(prompt) - 1 : -1]
+    return AnswerAttention([chat.decode([i]) for i in ids.tolist()], len(prompt), maps)
+
+
+_HELP = """/reset        forget the conversation
+/system TEXT  put another message first; without TEXT, none
+/save FILE    write the conversation into a file
+/load FILE    go on with the conversation in a file
+/help         show this
+/quit         end, as does Ctrl-D; Ctrl-C breaks an answer off
+A line that begins with a space is never a command."""
+
+
+def _printable(text: str) -> str:
+    """Return a text that can neither move the cursor nor change colours: control characters replaced."""
+    kept = (c if c == "\n" or unicodedata.category(c)[0] != "C" else "\ufffd" for c in text)
+    return "".join(kept)
+
+
+def _greeting(assistant: Assistant, folder: Path) -> str:
+    n = count_parameters(assistant.model)["total"]
+    return (
+        f"MiniGPT, a language model of {n:,} weights from {folder}. It runs on this computer alone.\n"
+        "It knows what it has read and been taught in training, and this conversation. It cannot know the\n"
+        "news, the time, or who you are; it can be wrong without noticing. /help lists the commands."
+    )
+
+
+def _obey(assistant: Assistant, line: str) -> str:
+    """Carry out a command; return what to tell the user."""
+    name, _, text = line[1:].partition(" ")
+    text = text.strip()
+    if name == "help":
+        return _HELP
+    if name == "reset":
+        assistant.reset()
+        return "(forgotten)"
+    if name == "system":
+        assistant.system(text or None)
+        return f"(the first message is now: {text})" if text else "(there is no first message now)"
+    if name not in ("save", "load"):
+        return f"(there is no command /{name}; /help lists them)"
+    if not text:
+        return f"(/{name} needs the name of a file)"
+    getattr(assistant, name)(Path(text).expanduser())
+    return f"(saved to {text})" if name == "save" else f"(going on with {text})"
+
+
+def _answer(assistant: Assistant, line: str) -> None:
+    """Print an answer while it is written; Ctrl-C breaks it off."""
+    pieces = assistant.stream(line)
+    print("MiniGPT> ", end="", flush=True)
+    try:
+        for piece in pieces:
+            print(_printable(piece), end="", flush=True)
+        print()
+    except KeyboardInterrupt:
+        pieces.close()
+        print(" (broken off)")
+
+
+def _converse(assistant: Assistant) -> None:
+    """Read lines and answer, until /quit or the end of the input."""
+    prompt, unread = "you> " if sys.stdin.isatty() else "", 0
+    while True:
+        try:
+            line = input(prompt)
+            if line.strip() == "/quit":
+                return
+            if line.startswith("/"):
+                print(_printable(_obey(assistant, line)))
+            elif line.strip():
+                before, unread = unread, len(assistant.messages) + 1 - len(assistant.window(line))
+                if unread and not before:
+                    print("(from here on the oldest turns are no longer read)")
+                _answer(assistant, line)
+        except EOFError:
+            return
+        except KeyboardInterrupt:
+            print("\n(/quit ends)")
+        except BrokenPipeError:  # nobody reads any more
+            raise
+        except (ValueError, OSError) as error:
+            print(_printable(f"({error})"))
+
+
+def _find_model() -> Path:
+    """Return the folder of the best assistant that the course has made here."""
+    home = Path(__file__).parent.parent / "data" / "models"
+    for name in ("15_preferences", "14_sft", "course/assistant"):
+        if (home / name / "tokenizer.json").is_file():
+            return home / name
+    raise FileNotFoundError(
+        f"there is no assistant in {home} yet: run `make course`, or chapter 14; or name a folder with --model."
+    )
+
+
+@dataclass(frozen=True)
+class _Options:
+    """Talk with the assistant that you have trained."""
+
+    model: Path | None = None  # the folder of a model; None: the course's own
+    system: str = SYSTEM  # the message that comes first
+    context: int | None = (
+        None  # tokens it may read and write; None: 160 for the course's own, else all
+    )
+    strategy: str = SETTINGS["strategy"]  # greedy, sample, top_k, top_p, min_p
+    temperature: float = SETTINGS["temperature"]  # lower is safer, higher is wilder
+    top_p: float = SETTINGS["top_p"]  # counts under the strategy top_p
+    max_new_tokens: int = SETTINGS["max_new_tokens"]  # the longest answer
+    seed: int | None = None  # the same seed, the same conversation
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the command line: python -m minigpt_lib.assistant --help. An error is a line, no traceback."""
+    try:
+        import tyro
+    except ImportError:
+        raise SystemExit("the command line needs tyro: pip install tyro") from None
+    options = tyro.cli(_Options, args=argv, prog="python -m minigpt_lib.assistant").__dict__.copy()
+    with contextlib.suppress(AttributeError, ImportError):
+        sys.stdin.reconfigure(errors="replace")  # bytes that are no text end no conversation
+        sys.stdout.reconfigure(errors="replace")
+        import readline  # noqa: F401 (arrow keys)
+    try:
+        folder = options.pop("model")
+        if folder is None:
+            folder = _find_model()
+            options["context"] = options["context"] or 160  # its dialogs were no longer than that
+        assistant = Assistant.from_pretrained(folder, **options)
+        print(_greeting(assistant, folder))
+        _converse(assistant)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except KeyboardInterrupt:
+        raise SystemExit("stopped.") from None
+    except (ValueError, OSError) as error:
+        raise SystemExit(f"{type(error).__name__}: {error}") from error
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

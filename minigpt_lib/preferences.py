@@ -1,0 +1,401 @@
+"""Teach a model which of two answers is wanted: DPO, from pairs of the model's own answers.
+
+Shapes: N pairs in all, B of them in a batch, so 2 B rows: first the B chosen answers, then the B
+rejected ones; T tokens in a row. ln p of an answer is the sum over its tokens and the end of its
+turn, in nats.
+
+Written by notebooks/15_preferences.ipynb (chapter 15): edit it there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from minigpt_lib.sft import ChatTokenizer, DialogReader, answer_ids, fault_of
+from minigpt_lib.training import TrainConfig, Trainer
+
+__all__ = [
+    "dpo_loss",
+    "fault_of_pair",
+    "fingerprint",
+    "make_pairs",
+    "measure_preferences",
+    "optimal_policy",
+    "PreferenceDataset",
+    "Preferred",
+    "sample_answers",
+    "sequence_log_probs",
+    "train_dpo",
+]
+
+
+def optimal_policy(reference_log_probs, rewards, beta: float) -> torch.Tensor:
+    """Return ln p of the best policy over K answers, (..., K): reference times exp(reward / beta).
+
+    Of all policies it has the most of: mean reward - beta * KL(policy, reference). Raises
+    ValueError unless beta is above 0.
+    """
+    if not 0 < beta < math.inf:
+        raise ValueError(f"beta={beta}: expected above 0.")
+    return (reference_log_probs + rewards / beta).log_softmax(dim=-1)
+
+
+class Preferred(NamedTuple):
+    """What B pairs say: the mean loss, and of each pair the rewards, in nats, without gradient."""
+
+    loss: torch.Tensor  # (), with the gradient
+    chosen_reward: torch.Tensor  # (B,): beta * (ln p - the reference's ln p) of the chosen answer
+    rejected_reward: torch.Tensor  # (B,): the same of the rejected one
+    margin: torch.Tensor  # (B,): the first less the second
+
+    @property
+    def accuracy(self) -> float:
+        """Return the share of pairs whose margin is above 0."""
+        return (self.margin > 0).float().mean().item()
+
+    def summary(self) -> dict[str, float]:
+        """Return the means as numbers: loss, chosen_reward, rejected_reward, margin, accuracy."""
+        means = {name: value.mean().item() for name, value in self._asdict().items()}
+        return means | {"accuracy": self.accuracy}
+
+
+def dpo_loss(
+    policy_chosen, policy_rejected, reference_chosen, reference_rejected, beta: float = 0.1
+) -> Preferred:
+    """Return -ln sigmoid(margin), the mean over B pairs, with rewards and margins.
+
+    Rafailov et al. (2023), equation 7. All four are ln p of whole answers, (B,), in nats: of the
+    model that learns, and of the one it started from. beta, above 0: how dear a nat of distance
+    from the reference is. Raises ValueError for other shapes, no pair at all, or another beta.
+    """
+    four = (policy_chosen, policy_rejected, reference_chosen, reference_rejected)
+    shapes = {tuple(values.shape) for values in four}
+    if len(shapes) > 1 or policy_chosen.ndim != 1 or not policy_chosen.numel():
+        raise ValueError(
+            f"expected four times (B,), B at least 1, got {[tuple(v.shape) for v in four]}: one "
+            "sum of ln p for each answer."
+        )
+    if not 0 < beta < math.inf:
+        raise ValueError(f"beta={beta}: expected above 0; at 0 no answer would be preferred.")
+    chosen = beta * (policy_chosen - reference_chosen)
+    rejected = beta * (policy_rejected - reference_rejected)
+    margin = chosen - rejected
+    loss = -F.logsigmoid(margin).mean()
+    return Preferred(loss, chosen.detach(), rejected.detach(), margin.detach())
+
+
+def sequence_log_probs(model, input_ids, targets) -> torch.Tensor:
+    """Return the sum of ln p over the targets of each row, (B,) float32, with gradient.
+
+    input_ids and targets (B, T) int64 are shifted already; targets of -100 do not count. Raises
+    ValueError for a row without any target: its answer was lost.
+    """
+    if not (targets != -100).any(dim=1).all():
+        raise ValueError("a row has no target: expected at least one token of an answer in each.")
+    logits = model(input_ids)[0].float()  # (B, T, V)
+    losses = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
+    return -losses.view(targets.shape).sum(dim=1)
+
+
+def fault_of_pair(row) -> str | None:
+    """Return what is wrong with a pair {"prompt", "chosen", "rejected"} of messages, or None.
+
+    The prompt ends with the user; chosen and rejected are one message of the assistant each, and
+    differ.
+    """
+    if not isinstance(row, dict) or not {"prompt", "chosen", "rejected"} <= row.keys():
+        return "a row without prompt, chosen and rejected"
+    for answer in (row["chosen"], row["rejected"]):
+        if not isinstance(row["prompt"], list) or not isinstance(answer, list):
+            return "not a list of messages"
+        if len(answer) != 1:
+            return "an answer that is not one message"
+        if fault := fault_of(row["prompt"] + answer):
+            return fault
+        if answer[0]["role"] != "assistant":
+            return "an answer that is not the assistant's"
+    return "two equal answers" if row["chosen"] == row["rejected"] else None
+
+
+def fingerprint(model) -> str:
+    """Return the sha256 of a model's weights, 64 hex digits: other weights, other digits."""
+    digest = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+class PreferenceDataset:
+    """Pairs of answers as tokens, and what the reference model thinks of them, computed once.
+
+    rows: {"prompt": messages, "chosen": [message], "rejected": [message]}, as trl has them. Faults
+    are counted in `report`, and those longer than block_size as "too long". ValueError if no pair
+    is left.
+    """
+
+    def __init__(self, rows: Iterable, tokenizer: ChatTokenizer, block_size: int):
+        self.block_size, self.report, self.items = block_size, Counter(), []
+        self.reference, self.mark = None, None  # ln p (N, 2) of chosen and rejected; whose they are
+        for row in rows:
+            self.report["pairs"] += 1
+            self.report[fault_of_pair(row) or self._add(row, tokenizer) or "kept"] += 1
+        if not self.items:
+            raise ValueError(f"no pair is left of {self.report['pairs']}: {dict(self.report)}.")
+
+    def _add(self, row: dict, tokenizer) -> str | None:
+        start = len(tokenizer.render(row["prompt"], add_generation_prompt=True)[0])
+        pair = []
+        for answer in (row["chosen"], row["rejected"]):
+            ids, labels = map(torch.tensor, tokenizer.render(row["prompt"] + answer))
+            if len(ids) > self.block_size + 1:
+                return "too long"
+            labels[:start] = -100  # earlier answers are part of the prompt
+            pair.append((ids[:-1], labels[1:]))
+        self.items.append(tuple(pair))
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def _rows(self, numbers) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return inputs and shifted targets, (2 B, T): all chosen answers, then the rejected."""
+        pairs, pad = [self.items[i] for i in numbers], nn.utils.rnn.pad_sequence
+        rows = [pair[0] for pair in pairs] + [pair[1] for pair in pairs]
+        return pad([x for x, _ in rows], True, 0), pad([y for _, y in rows], True, -100)
+
+    def batch(self, numbers: Iterable[int]):
+        """Return (x, numbers, options) of B pairs, as Trainer wants them.
+
+        x (2 B, T) and numbers (B,), int64; options: "targets" (2 B, T), -100 but for answers, and
+        "reference" (B, 2), ln p. Raises ValueError without a reference.
+        """
+        _need_reference(self)
+        x, y = self._rows(numbers := list(numbers))
+        return x, torch.tensor(numbers), {"targets": y, "reference": self.reference[numbers]}
+
+    def log_probs(self, model, batch_size: int = 64) -> torch.Tensor:
+        """Return ln p (N, 2) of chosen and rejected answers, float32, no gradient, no dropout."""
+        training, device, parts = model.training, next(model.parameters()).device, []
+        model.eval()
+        try:
+            with torch.no_grad():
+                for at in range(0, len(self), batch_size):
+                    x, y = self._rows(range(at, min(at + batch_size, len(self))))
+                    sums = sequence_log_probs(model, x.to(device), y.to(device))
+                    parts.append(sums.view(2, -1).T.cpu())
+        finally:
+            model.train(training)
+        return torch.cat(parts)
+
+    def use_reference(self, model, file=None) -> None:
+        """Compute `reference` with this model; a `file` is read if it exists, else written.
+
+        Raises ValueError if the file is damaged, or was made with another model or for other pairs.
+        """
+        mark, pairs = fingerprint(model), self._fingerprint()
+        if file is not None and Path(file).exists():
+            self.reference = _read_reference(Path(file), mark, pairs)
+        else:
+            self.reference = self.log_probs(model)
+            if file is not None:
+                part = Path(file).with_name(Path(file).name + ".part")
+                torch.save({"model": mark, "pairs": pairs, "log_probs": self.reference}, part)
+                part.replace(file)
+        self.mark = mark
+
+    def _fingerprint(self) -> str:
+        rows = [(x.tolist(), y.tolist()) for pair in self.items for x, y in pair]
+        return hashlib.sha256(repr(rows).encode()).hexdigest()
+
+
+def _read_reference(file: Path, mark: str, pairs: str) -> torch.Tensor:
+    try:
+        saved = torch.load(file, weights_only=True)
+        found, log_probs = (saved["model"], saved["pairs"]), saved["log_probs"]
+    except Exception as error:  # torch has many words for a damaged file
+        raise ValueError(f"{file} cannot be read: delete it, and it is made anew.") from error
+    for ours, theirs, what in zip((mark, pairs), found, ("reference model", "list of pairs")):
+        if ours != theirs:
+            raise ValueError(
+                f"{file} was made with another {what} ({theirs[:8]}; this one is {ours[:8]}): "
+                "delete it, or name another file."
+            )
+    return log_probs
+
+
+def _need_reference(data) -> None:
+    if data.reference is None:
+        raise ValueError("the pairs have no reference yet: call use_reference(model) first.")
+
+
+def sample_answers(
+    model, tokenizer: ChatTokenizer, prompts, samples: int = 1, *, temperature=1.0, **options
+) -> list[list[str | None]]:
+    """Return `samples` answers, texts, to each prompt: a list of messages that ends with the user.
+
+    None stands for what is no whole turn: cut off after max_new_tokens, ended by another control
+    token, or empty. options: those of answer_ids; the same seed (0 unless told) gives the same
+    answers.
+    """
+    options = {"strategy": "sample", "temperature": temperature, "seed": 0} | options
+    found = answer_ids(model, tokenizer, [p for p in prompts for _ in range(samples)], **options)
+    texts = []
+    for ids in found:
+        text = tokenizer.decode(ids[:-1]) if ids[-1] == tokenizer.end else ""
+        texts.append(text if text.strip() else None)
+    return [texts[at : at + samples] for at in range(0, len(texts), samples)]
+
+
+def make_pairs(
+    model,
+    tokenizer: ChatTokenizer,
+    prompts,
+    judge: Callable,
+    samples: int = 8,
+    *,
+    answers=None,
+    **options,
+) -> tuple[list[dict], Counter]:
+    """Return (pairs, report): for each prompt the best of the model's answers against the worst.
+
+    judge(prompt, answer) returns a number, more is better; of equals the first counts. A prompt
+    whose answers are all equally good gives no pair. answers: what sample_answers returned, else
+    it is called, with `options`. The report counts prompts, pairs, answers that were no whole
+    turn, and prompts without a pair. Raises ValueError unless there is a list of answers for each
+    prompt.
+    """
+    prompts, pairs = list(prompts), []
+    if answers is None:
+        answers = sample_answers(model, tokenizer, prompts, samples, **options)
+    if len(answers) != len(prompts):
+        raise ValueError(
+            f"{len(answers)} lists of answers to {len(prompts)} prompts: expected one for each."
+        )
+    report = Counter(prompts=len(prompts))
+    for prompt, texts in zip(prompts, answers):
+        whole = [text for text in texts if text is not None]
+        report["no whole turn"] += len(texts) - len(whole)
+        scores = [judge(prompt, text) for text in whole]
+        if not scores or max(scores) == min(scores):
+            report["all equally good"] += 1
+            continue
+        best, worst = (whole[scores.index(find(scores))] for find in (max, min))
+        chosen, rejected = ([{"role": "assistant", "content": text}] for text in (best, worst))
+        pairs.append({"prompt": prompt, "chosen": chosen, "rejected": rejected})
+    report["pairs"] = len(pairs)
+    return pairs, report
+
+
+def measure_preferences(model, data: PreferenceDataset, beta: float = 0.1) -> Preferred:
+    """Return loss, rewards and margins over all pairs of `data`, without gradient or dropout.
+
+    Raises ValueError if the pairs have no reference.
+    """
+    _need_reference(data)
+    return dpo_loss(*data.log_probs(model).T, *data.reference.T, beta)
+
+
+class _PairReader(DialogReader):
+    """Draw every pair once an epoch; with its place it saves what else the run stands on."""
+
+    def __init__(self, data: PreferenceDataset, seed: int, beta: float):
+        super().__init__(data, seed)
+        self.run = {"beta": beta, "reference": data.mark, "list of pairs": data._fingerprint()}
+
+    def state_dict(self) -> dict:
+        return super().state_dict() | {"run": self.run}
+
+    def load_state_dict(self, state: dict) -> None:
+        for name, value in self.run.items():
+            if state["run"][name] != value:
+                raise ValueError(
+                    f"the run was begun with another {name}: {state['run'][name]}, now {value}."
+                )
+        super().load_state_dict(state)
+
+
+class _Learner(nn.Module):
+    """The policy as Trainer wants it: (x, numbers of the pairs) to (margins, loss)."""
+
+    def __init__(self, policy, beta: float):
+        super().__init__()
+        self.policy, self.beta, self.seen = policy, beta, []
+        self.config, self.save_pretrained = policy.config, policy.save_pretrained
+
+    def load_state_dict(self, state):
+        return self.policy.load_state_dict(state)  # a checkpoint holds the policy alone
+
+    def forward(self, x, numbers, *, targets, reference):
+        log_probs = sequence_log_probs(self.policy, x, targets)
+        result = dpo_loss(*log_probs.chunk(2), *reference.T, self.beta)
+        self.seen.append(result)
+        return result.margin, result.loss
+
+
+class _PreferenceTrainer(Trainer):
+    """A Trainer with rewards, margin and accuracy in its records, of held-out pairs too."""
+
+    def _update(self) -> dict:
+        self.model.seen.clear()
+        record = super()._update()
+        parts = [torch.cat(values) for values in list(zip(*self.model.seen))[1:]]
+        return record | Preferred(torch.tensor(record["loss"]), *parts).summary()
+
+    def _report(self, record: dict) -> None:
+        super()._report(record)
+        if record.pop("bits_per_char", None) is not None:  # there was an evaluation
+            record |= {f"val_{name}": value for name, value in self.measured.items()}
+
+    def evaluate(self) -> float:
+        """Return the mean loss over the held-out pairs."""
+        result = measure_preferences(self.model.policy, self.val_tokens, self.model.beta)
+        self.measured = result.summary()
+        return self.measured["loss"]
+
+
+def train_dpo(
+    model,
+    reference,
+    config: TrainConfig,
+    train: PreferenceDataset,
+    val=None,
+    *,
+    beta=0.1,
+    **options,
+) -> Trainer:
+    """Train `model` in place on pairs, measure it on those of val, return the Trainer.
+
+    reference: the model to stay close to, most often a copy of `model` as it was; it never
+    changes, and what it says of the pairs is computed once, unless use_reference has.
+    config.batch_size counts pairs; block_size is the data's. options: Trainer's folder, existing,
+    optimizer, on_step. A record also has chosen_reward, rejected_reward, margin and accuracy, at
+    an evaluation with "val_" before them too. Raises ValueError if the pairs carry another
+    reference's ln p, or are too long for the model.
+    """
+    mark = fingerprint(reference)
+    for pairs in (train,) if val is None else (train, val):
+        if pairs.block_size > model.config.max_seq_len:
+            raise ValueError(
+                f"block_size={pairs.block_size} of the pairs, but the model reads at most "
+                f"{model.config.max_seq_len} tokens: make the data set with fewer."
+            )
+        if pairs.mark is None:
+            pairs.use_reference(reference)
+        elif pairs.mark != mark:
+            raise ValueError(
+                f"these pairs carry ln p of another reference ({pairs.mark[:8]}; this one is "
+                f"{mark[:8]}): call use_reference(reference) again."
+            )
+    draw = _PairReader(train, config.seed, beta)
+    run = _PreferenceTrainer(_Learner(model, beta), config, None, val, draw=draw, **options)
+    run.train()
+    return run

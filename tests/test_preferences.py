@@ -1,0 +1,511 @@
+"""Chapter 15: DPO against trl's own code, pairs, kept references, runs that stop, faults the checks catch, the twin."""
+
+import copy
+import math
+import signal
+import subprocess
+import sys
+import types
+from collections import defaultdict
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tools import in_node, judged, survives
+from torch.nn import functional as F
+
+from courseware.explorer_preferences import BETAS, draw, sentences, tilt, tilt_data, tilt_of, worth
+from courseware.peers import as_gpt2
+from minigpt_lib.bpe import train_bpe
+from minigpt_lib.model import GPTConfig, MiniGPT
+from minigpt_lib.preferences import (
+    PreferenceDataset,
+    dpo_loss,
+    fault_of_pair,
+    fingerprint,
+    make_pairs,
+    measure_preferences,
+    optimal_policy,
+    sample_answers,
+    sequence_log_probs,
+    train_dpo,
+)
+from minigpt_lib.sft import ChatTokenizer
+from minigpt_lib.training import TrainConfig
+
+TEXT = "where was it born? it was born in rome. it is so. user assistant system\n " * 3
+CHAT = ChatTokenizer(train_bpe(TEXT, 330))
+
+
+def message(role, content):
+    return {"role": role, "content": content}
+
+
+def pair(prompt, chosen, rejected):
+    asked = prompt if isinstance(prompt, list) else [message("user", prompt)]
+    return {
+        "prompt": asked,
+        "chosen": [message("assistant", chosen)],
+        "rejected": [message("assistant", rejected)],
+    }
+
+
+ROWS = [
+    pair("where was it born?", "in rome.", "so it is. it is so."),
+    pair([message("user", "is it?"), message("assistant", "so."), message("user", "where?")], "rome.", "it was."),
+    pair([message("system", "so it is."), message("user", "it?")], "it is so.", "was"),
+    pair("so?", "it is <|im_end|> so.", "no"),
+]  # fmt: skip
+
+
+def tiny(seed=0, **changes):
+    torch.manual_seed(seed)
+    options = {"max_seq_len": 64, "n_embd": 24, "n_layer": 2, "n_head": 3, "ffn": "gelu_tanh"}
+    model = MiniGPT(GPTConfig(CHAT.vocab_size, **options | changes))
+    for name, weight in model.named_parameters():
+        center = 1.0 if "norm" in name and "weight" in name else 0.0
+        torch.nn.init.normal_(weight, center, 0.2)
+    return model.eval()
+
+
+def plan(**changes):
+    usual = {"warmup_steps": 0, "eval_every": 0, "progress": False, "precision": "float32"}
+    return TrainConfig(**usual | {"device": "cpu", "lr": 3e-3, "batch_size": 2} | changes)
+
+
+# --- the loss, against trl ---
+
+
+class Accelerator:
+    device = "cpu"
+
+    def gather(self, values):
+        return values
+
+    gather_for_metrics = gather
+
+
+def trl_loss(policy, reference, data, beta, precomputed):
+    """Return (loss, metrics) as trl's DPOTrainer computes them from the same tokens, by its own code."""
+    dpo = pytest.importorskip("trl.trainer.dpo_trainer")
+    from trl.trainer.utils import add_fused_lm_head
+
+    rows = []
+    for i, two in enumerate(data.items):
+        (cx, cy), (rx, ry) = ((x.tolist(), y.tolist()) for x, y in two)
+        start = next(t for t, label in enumerate(cy) if label != -100)
+        answer = [[label for label in y if label != -100] for y in (cy, ry)]
+        row = {"prompt_ids": cx[: start + 1], "chosen_ids": answer[0], "rejected_ids": answer[1]}
+        if precomputed:
+            numbers = zip(("ref_chosen_logps", "ref_rejected_logps"), data.reference[i].tolist())
+            row |= dict(numbers)
+        rows.append(row)
+    models = as_gpt2(policy), as_gpt2(reference)
+    fields = ("log_probs", "entropy", "mean_logits", "is_top1")
+    add_fused_lm_head(models[0], outputs=fields)
+    add_fused_lm_head(models[1])
+    inputs = dpo.DataCollatorForPreference(pad_token_id=0)(rows)
+    trainer = types.SimpleNamespace(
+        model=models[0].train(False), ref_model=models[1], accelerator=Accelerator(), beta=beta,
+        aux_loss_enabled=False, ld_alpha=None, precompute_ref_logps=precomputed, label_smoothing=0.0,
+        f_divergence_type="reverse_kl", loss_types=["sigmoid"], loss_weights=[1.0], use_weighting=False,
+        args=types.SimpleNamespace(gradient_checkpointing=False, gradient_checkpointing_kwargs=None),
+        _metrics={"train": defaultdict(list), "eval": defaultdict(list)}, _total_train_tokens=0, _tp_size=1,
+    )  # fmt: skip
+    loss = dpo.DPOTrainer._compute_loss(trainer, models[0], inputs, False)
+    loss.backward()
+    return loss.item(), trainer._metrics["eval"], models[0].transformer.wte.weight.grad
+
+
+@pytest.mark.parametrize("precomputed", [True, False])
+@pytest.mark.parametrize("beta", [0.1, 0.6])
+def test_loss_rewards_and_gradient_are_trls(beta, precomputed):
+    reference, policy = tiny(0), tiny(1)
+    data = PreferenceDataset(ROWS, CHAT, 64)
+    data.use_reference(reference)
+    theirs, metrics, gradient = trl_loss(policy, reference, data, beta, precomputed)
+    x, numbers, options = data.batch(range(4))
+    sums = sequence_log_probs(policy, x, options["targets"])
+    ours = dpo_loss(*sums.chunk(2), *options["reference"].T, beta)
+    ours.loss.backward()
+    assert ours.loss.item() == pytest.approx(theirs, rel=1e-4, abs=1e-4)
+    for name, value in (
+        ("rewards/chosen", ours.chosen_reward.mean()),
+        ("rewards/rejected", ours.rejected_reward.mean()),
+        ("rewards/margins", ours.margin.mean()),
+        ("rewards/accuracies", ours.accuracy),
+        ("logps/chosen", sums[:4].mean().item()),
+        ("logps/rejected", sums[4:].mean().item()),
+    ):
+        assert float(value) == pytest.approx(metrics[name][0], rel=1e-4, abs=1e-3), name
+    torch.testing.assert_close(policy.embedding.weight.grad, gradient, rtol=1e-3, atol=1e-4)
+
+
+numbers = st.floats(-80, 80)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.tuples(numbers, numbers, numbers, numbers), min_size=1, max_size=6),
+    st.floats(0.01, 2),
+)
+def test_the_loss_is_finite_and_falls_with_the_margin(rows, beta):
+    four = [torch.tensor(column, dtype=torch.float64) for column in zip(*rows)]
+    result = dpo_loss(*four, beta)
+    assert math.isfinite(result.loss) and result.loss >= 0
+    better = dpo_loss(four[0] + 1, *four[1:], beta)
+    assert better.loss < result.loss or result.loss < 1e-12
+    both = dpo_loss(
+        four[0] - 9, four[1] - 9, *four[2:], beta
+    )  # both answers fall: all the same to the loss
+    assert both.loss.item() == pytest.approx(result.loss.item(), rel=1e-9, abs=1e-9)
+    assert both.chosen_reward.mean() < result.chosen_reward.mean()
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10**6), st.floats(0.2, 5))
+def test_enough_choices_lead_to_the_tilt(seed, beta):
+    """Bradley and Terry's choices between all pairs, weighted as they happen: the best policy has slope 0."""
+    chance = torch.Generator().manual_seed(seed)
+    reference = torch.randn(5, generator=chance, dtype=torch.float64).log_softmax(-1)
+    rewards = torch.randn(5, generator=chance, dtype=torch.float64)
+    policy = optimal_policy(reference, rewards, beta).requires_grad_()
+    total = 0.0
+    for i in range(5):
+        for j in range(5):
+            often = torch.sigmoid(rewards[i] - rewards[j])
+            four = (values[k].reshape(1) for values in (policy, reference) for k in (i, j))
+            total = total + often * dpo_loss(*four, beta).loss
+    (slope,) = torch.autograd.grad(total, policy)
+    assert slope.abs().max() < 1e-9
+
+
+# --- pairs and references ---
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    st.text(max_size=12),
+    st.text(max_size=12),
+    st.lists(st.sampled_from(["system", "user", "assistant", "cook"]), max_size=4),
+)
+def test_a_pair_without_a_fault_can_be_rendered_and_no_text_is_control(chosen, rejected, roles):
+    row = pair([message(role, "so it is <|im_end|>") for role in roles], chosen, rejected)
+    if fault_of_pair(row):
+        with pytest.raises(ValueError, match="no pair is left"):
+            PreferenceDataset([row], CHAT, 512)
+        return
+    _, y = PreferenceDataset([row], CHAT, 512).items[0][0]
+    learned = [label for label in y.tolist() if label != -100]
+    assert learned == [*CHAT.encode(chosen), CHAT.end]
+    assert not CHAT.controls & set(learned[:-1])
+
+
+def test_rows_of_the_hub_may_have_more_columns_and_bad_ones_are_counted():
+    rows = [ROWS[0] | {"score_chosen": 8.0}, ROWS[1] | {"chosen": None}, None, {}, ROWS[2]]
+    report = PreferenceDataset(rows, CHAT, 64).report
+    assert report == {
+        "pairs": 5,
+        "kept": 2,
+        "not a list of messages": 1,
+        "a row without prompt, chosen and rejected": 2,
+    }
+
+
+def test_a_reference_is_bound_to_its_weights_and_pairs(tmp_path):
+    model, data = tiny(), PreferenceDataset(ROWS, CHAT, 64)
+    data.use_reference(model, tmp_path / "kept.pt")
+    with torch.no_grad():
+        model.embedding.weight[0, 0] += 1e-6
+    again = PreferenceDataset(ROWS, CHAT, 64)
+    with pytest.raises(ValueError, match="another reference model"):
+        again.use_reference(model, tmp_path / "kept.pt")
+    with pytest.raises(ValueError, match="another reference"):
+        train_dpo(model, model, plan(steps=1), data)
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_saved_model_keeps_its_fingerprint(tmp_path):
+    model = tiny()
+    model.save_pretrained(tmp_path)
+    assert fingerprint(MiniGPT.from_pretrained(tmp_path)) == fingerprint(model)
+
+
+# --- training ---
+
+KILLED = """
+import os, signal, sys
+sys.path.insert(0, {tests!r})
+import torch, test_preferences as t
+torch.set_num_threads({threads})  # the number of threads decides the order of sums
+def stop(record):
+    if record["step"] == {at}:
+        os.kill(os.getpid(), signal.SIGKILL)
+model = t.tiny()
+t.train_dpo(model, t.tiny(), t.plan(steps=8, save_every=1), t.PreferenceDataset(t.ROWS, t.CHAT, 64),
+            folder={folder!r}, existing="resume", on_step=stop)
+"""
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_as_if_nothing_had_happened(tmp_path):
+    from courseware import paths
+
+    for at in (3, 6):
+        code = KILLED.format(
+            tests=str(paths.ROOT / "tests"),
+            at=at,
+            folder=str(tmp_path / "killed"),
+            threads=torch.get_num_threads(),
+        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=120)
+        assert done.returncode == -signal.SIGKILL, done.stderr.decode()[-2000:]
+    models = []
+    for name in ("killed", "whole"):
+        models.append(tiny())
+        data = PreferenceDataset(ROWS, CHAT, 64)
+        options = {"folder": tmp_path / name, "existing": "resume"}
+        run = train_dpo(models[-1], tiny(), plan(steps=8, save_every=1), data, **options)
+        assert [record["step"] for record in run.history] == list(range(1, 9))
+    for one, other in zip(*(model.parameters() for model in models), strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_few_steps_teach_the_pairs_and_leave_the_reference(precision):
+    reference = tiny()
+    mark, model = fingerprint(reference), copy.deepcopy(reference)
+    data = PreferenceDataset(ROWS, CHAT, 64)
+    run = train_dpo(
+        model, reference, plan(steps=25, precision=precision, eval_every=25), data, data, beta=0.2
+    )
+    assert run.history[0]["loss"] == pytest.approx(math.log(2), abs=0.05)
+    assert run.history[-1]["val_accuracy"] == 1.0 and run.history[-1]["val_loss"] < 0.5
+    assert fingerprint(reference) == mark != fingerprint(model)
+    assert measure_preferences(model, data, 0.2).accuracy == 1.0
+
+
+def test_a_run_may_begin_elsewhere_than_at_its_reference():
+    reference, model = tiny(), tiny(3)
+    data = PreferenceDataset(ROWS, CHAT, 64)
+    data.use_reference(reference)
+    expected = measure_preferences(model, data).loss.item()
+    run = train_dpo(model, reference, plan(steps=1, batch_size=4), data)
+    assert run.history[0]["loss"] == pytest.approx(expected, abs=1e-4)
+
+
+def test_the_best_model_on_held_out_pairs_is_kept(tmp_path):
+    model, data = tiny(), PreferenceDataset(ROWS, CHAT, 64)
+    config = plan(steps=6, eval_every=2, save_every=2)
+    run = train_dpo(model, tiny(), config, data, data, folder=tmp_path)
+    losses = [record["val_loss"] for record in run.history if "val_loss" in record]
+    best = MiniGPT.from_pretrained(tmp_path / "best")
+    assert measure_preferences(best, data).loss.item() == pytest.approx(min(losses), abs=1e-5)
+
+
+def test_answers_are_reproducible_and_pairs_obey_the_judge():
+    model, prompts = tiny(), [row["prompt"] for row in ROWS]
+    answers = sample_answers(model, CHAT, prompts, 3, max_new_tokens=6)
+    assert answers == sample_answers(model, CHAT, prompts, 3, max_new_tokens=6)
+    texts = [["short", "a longer answer", None], ["same", "size"], [None] * 3, ["x"]]
+    pairs, report = make_pairs(model, CHAT, prompts, lambda p, text: -len(text), answers=texts)
+    assert [(p["chosen"][0]["content"], p["rejected"][0]["content"]) for p in pairs] == [
+        ("short", "a longer answer")
+    ]
+    assert report == {"prompts": 4, "pairs": 1, "no whole turn": 4, "all equally good": 3}
+    assert not any(map(fault_of_pair, pairs))
+
+
+# --- faults that the chapter's own checks catch ---
+
+FAULTS = {
+    "wrong sign": ("margin = chosen - rejected", "margin = rejected - chosen"),
+    "reference forgotten": (
+        "beta * (policy_chosen - reference_chosen)",
+        "beta * policy_chosen",
+    ),
+    "beta outside": (
+        "loss = -F.logsigmoid(margin).mean()",
+        "loss = -beta * F.logsigmoid(margin / beta).mean()",
+    ),
+    "log of sigmoid": ("F.logsigmoid(margin)", "torch.sigmoid(margin).log()"),
+    "sum over pairs": ("F.logsigmoid(margin).mean()", "F.logsigmoid(margin).sum()"),
+    "rewards with a gradient": ("chosen.detach(), ", "chosen, "),
+    "ties are right": ("(self.margin > 0)", "(self.margin >= 0)"),
+    "tilt multiplied by beta": ("rewards / beta)", "rewards * beta)"),
+    "tilt not normalised": (".log_softmax(dim=-1)\n\n\n", "\n\n\n"),
+    "mean per token": (
+        "-losses.view(targets.shape).sum(dim=1)",
+        "-losses.view(targets.shape).mean(dim=1)",
+    ),
+    "bfloat16 logarithms": ("model(input_ids)[0].float()", "model(input_ids)[0]"),
+    "lost answers pass": ("if not (targets != -100)", "if False and (targets != -100)"),
+    "prompt counted": ("            labels[:start] = -100", "            labels[:0] = -100"),
+    "first token of the answer hidden": ("labels[:start] = -100", "labels[: start + 1] = -100"),
+    "not shifted": ("pair.append((ids[:-1], labels[1:]))", "pair.append((ids[:-1], labels[:-1]))"),
+    "padding counted": ("True, -100)", "True, 0)"),
+    "one token too many": ("self.block_size + 1:", "self.block_size + 2:"),
+    "chosen and rejected interleaved": (
+        "[pair[0] for pair in pairs] + [pair[1] for pair in pairs]",
+        "[answer for pair in pairs for answer in pair]",
+    ),
+    "reference of other pairs": ("self.reference[numbers]}", "self.reference[: len(numbers)]}"),
+    "reference with dropout": (
+        "        model.eval()\n        try:\n            with torch.no_grad()",
+        "        try:\n            with torch.no_grad()",
+    ),
+    "reference recomputed though kept": ("Path(file).exists():", "False:"),
+    "file of another model accepted": ("if ours != theirs:", "if False:"),
+    "another reference accepted": ("elif pairs.mark != mark:", "elif False:"),
+    "reference from the moving model": (
+        "{\"targets\": y, \"reference\": self.reference[numbers]}",
+        "{\"targets\": y, \"reference\": self.reference[numbers] * 0}",
+    ),
+    "unfinished answers kept": ('if ids[-1] == tokenizer.end else ""', 'if ids else ""'),
+    "worst chosen": ("for find in (max, min))", "for find in (min, max))"),
+    "ties make pairs": ("if not scores or max(scores) == min(scores):", "if not scores:"),
+    "greedy samples": ('{"strategy": "sample", ', '{"strategy": "greedy", '),
+    "tokens weight the pairs": ("return x, torch.tensor(numbers), {", "return x, y, {"),
+    "another beta resumed": ('if state["run"][name] != value:', "if False:"),
+    "beta not passed on": (
+        "_PreferenceTrainer(_Learner(model, beta)",
+        "_PreferenceTrainer(_Learner(model, 0.1)",
+    ),
+    "only the last micro-batch reported": ("self.model.seen))[1:]", "self.model.seen[-1:]))[1:]"),
+    "fingerprint of names": (".numpy().tobytes())", ".numpy().tobytes()[:0])"),
+}  # fmt: skip
+
+
+def test_the_checks_pass_as_they_are(tmp_path):
+    assert survives("15", tmp_path)
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_is_caught_by_the_chapters_own_checks(tmp_path, fault):
+    assert not survives("15", tmp_path, *FAULTS[fault])
+
+
+# --- the explorer and its twin ---
+
+
+def test_the_tilt_of_the_explorer_is_the_chapters():
+    data = tilt_data()
+    assert sum(data["reference"]) == pytest.approx(1) and data["betas"] == list(BETAS)
+    for rewards in data["judges"].values():
+        for beta in BETAS:
+            found = tilt_of(data["reference"], rewards, beta)
+            logs = optimal_policy(
+                torch.tensor(data["reference"]).log(), torch.tensor(rewards), beta
+            )
+            assert found == pytest.approx(logs.exp().tolist(), abs=1e-5)
+            mean, nats = worth(data["reference"], rewards, found)
+            assert (
+                nats >= 0 and mean >= worth(data["reference"], rewards, data["reference"])[0] - 1e-9
+            )
+
+
+def test_the_twin_says_the_same():
+    data = tilt_data()
+    states = [(judge, beta) for judge in data["judges"] for beta in BETAS]
+    expression = "data.states.map(([j, b]) => [m.tiltOf(data.reference, data.judges[j], b), m.sentences(data, j, b)])"
+    theirs = in_node("preference-tilt.js", expression, data | {"states": states})
+    for (judge, beta), (policy, said) in zip(states, theirs, strict=True):
+        assert policy == pytest.approx(tilt_of(data["reference"], data["judges"][judge], beta))
+        assert said == sentences(data, judge, beta)
+
+
+def test_the_widget_answers_its_controls():
+    judge, beta, view = tilt(tilt_data()).children
+    assert "0.30 → <b>0.54</b>" in view.value and "Mean reward 0.54" in view.value
+    judge.value, beta.value = "short", 0.1
+    assert "0.10 → <b>0.97</b>" in view.value and draw(tilt_data(), "short", 0.1) in view.value
+
+
+# --- exercises, answered in other ways ---
+
+
+def loss_by_softplus(c, d, rc, rd, beta):
+    return torch.nn.Softplus()(-beta * (c - d) + beta * (rc - rd)).sum() / len(c)
+
+
+def price_by_cross_entropy(logits, ids, start):
+    return -F.cross_entropy(logits[start - 1 : -1], ids[start:], reduction="sum")
+
+
+def tilt_by_torch(reference, rewards, beta):
+    logs = torch.tensor(reference, dtype=torch.float64).log()
+    return (logs + torch.tensor(rewards, dtype=torch.float64) / beta).softmax(0).tolist()
+
+
+def pairs_by_index(answers, scores):
+    pairs = []
+    for texts, numbers in zip(answers, scores):
+        left = [i for i, text in enumerate(texts) if text is not None]
+        if len({numbers[i] for i in left}) > 1:
+            order = sorted(left, key=lambda i: numbers[i])
+            low = [i for i in left if numbers[i] == numbers[order[0]]]
+            high = [i for i in left if numbers[i] == numbers[order[-1]]]
+            pairs.append((texts[high[0]], texts[low[0]]))
+    return pairs
+
+
+def training_by_sgd(policy, reference, beta, lr, steps):
+    weights = torch.nn.Parameter(policy.clone())
+    update, losses = torch.optim.SGD([weights], lr=lr), []
+    fixed = reference.log_softmax(0)
+    for _ in range(steps):
+        update.zero_grad()
+        moved = weights.log_softmax(0) - fixed
+        loss = F.softplus(-beta * (moved[0] - moved[1]))
+        loss.backward()
+        update.step()
+        losses.append(loss.item())
+    return losses, weights.detach()
+
+
+def training_of_logits(policy, reference, beta, lr, steps):
+    """The missing constant cancels in the margin: also right."""
+    losses, policy = [], policy.clone()
+    for _ in range(steps):
+        moved = policy - reference
+        margin = beta * (moved[0] - moved[1])
+        losses.append(F.softplus(-margin).item())
+        pull = lr * beta * torch.sigmoid(-margin)
+        policy = policy + torch.cat([pull[None], -pull[None], torch.zeros(len(policy) - 2)])
+    return losses, policy
+
+
+ANSWERS = [
+    ("preference_loss", loss_by_softplus, ""),
+    ("preference_loss", lambda *a: loss_by_softplus(*a) + 0.1, "wrong value"),
+    ("preference_loss", lambda *a: 2 * loss_by_softplus(*a), "wrong value"),
+    ("preference_loss", lambda c, d, rc, rd, b: loss_by_softplus(d, c, rd, rc, b), "the wrong sign"),
+    (
+        "preference_loss",
+        lambda c, d, rc, rd, b: loss_by_softplus(c, d, rd, rc, b),
+        "the reference turned around",
+    ),
+    ("answer_log_prob", price_by_cross_entropy, ""),
+    ("answer_log_prob", lambda *a: -price_by_cross_entropy(*a), "a loss returned"),
+    ("answer_log_prob", lambda *a: price_by_cross_entropy(*a).exp(), "a probability returned"),
+    ("answer_log_prob", lambda x, i, s: price_by_cross_entropy(x / 2, i, s), "wrong value"),
+    ("tilted", tilt_by_torch, ""),
+    ("tilted", lambda p, r, b: tilt_by_torch(p, r, b / 2), "wrong value"),
+    ("tilted", lambda p, r, b: tilt_by_torch(p, r, b)[::-1], "wrong value"),
+    ("choose_pairs", pairs_by_index, ""),
+    ("choose_pairs", lambda a, s: pairs_by_index(a, s)[:1], "wrong length"),
+    ("choose_pairs", lambda a, s: [p[::-1] for p in pairs_by_index(a, s)], "chosen and rejected swapped"),
+    ("preference_training", training_by_sgd, ""),
+    ("preference_training", training_of_logits, ""),
+    (
+        "preference_training",
+        lambda p, r, b, lr, n: training_by_sgd(p, r, b, lr / 2, n),
+        "wrong value",
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "answer", "diagnosis"), ANSWERS)
+def test_answers_in_another_style(name, answer, diagnosis):
+    judged(name, answer, diagnosis)
