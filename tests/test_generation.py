@@ -255,7 +255,7 @@ FAULTS = {
     ),
     "the first stop of the list": ("text[: min(found)]", "text[: found[0]]"),
     "the end is lost": ("            reader.finish()\n", "            pass\n"),
-    "the prompt comes back": ("include_prompt * p", "p"),
+    "the prompt comes back": ("        if include_prompt:", "        if True:"),
     "one seed for all": (
         "range(config.seed, config.seed + len(prompts))",
         "[config.seed] * len(prompts)",
