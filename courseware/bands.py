@@ -80,6 +80,18 @@ def record_band(
     return band
 
 
+def origin(command: str) -> dict:
+    """Return what a recorded band says of itself: the command, the date, the machine, the versions."""
+    import torch
+
+    return {
+        "command": command,
+        "date": datetime.date.today().isoformat(),
+        "hardware": f"{os.cpu_count()}-core CPU, {platform.machine()}, {platform.system()}",
+        "versions": {"python": platform.python_version(), "torch": torch.__version__},
+    }
+
+
 def load_band(name: str, path: Path | None = None) -> dict:
     """Read a band; ValueError names the bands there are."""
     target = path or FOLDER / f"{name}.json"
@@ -261,10 +273,7 @@ def main(arguments: list[str] | None = None) -> int:
     band = record_band(
         chosen.name,
         runs,
-        command=f"python -m courseware.bands record {chosen.name} --seeds {chosen.seeds}",
-        date=datetime.date.today().isoformat(),
-        hardware=f"{os.cpu_count()}-core CPU, {platform.machine()}, {platform.system()}",
-        versions={"python": platform.python_version(), "torch": torch.__version__},
+        **origin(f"python -m courseware.bands record {chosen.name} --seeds {chosen.seeds}"),
         **SETTINGS.get(chosen.name, {}),
     )
     for key in CURVES:

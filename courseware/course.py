@@ -1,7 +1,7 @@
 """`make course`: the whole way unattended, from an untrained tokenizer to an assistant that answers, and a report.
 
 Each stage leaves its result in data/models/course, so that an interrupted course goes on where it was. At the end every
-figure is laid on its band, recorded from several seeds by benchmarks/course_bands.py; a figure outside ends the command
+figure is laid on its band, recorded from several seeds by courseware/course_bands.py; a figure outside ends the command
 with status 1.
 """
 
@@ -14,7 +14,6 @@ import dataclasses
 import functools
 import io
 import json
-import math
 import random
 import statistics
 import time
@@ -91,10 +90,8 @@ def prefer(model, chat, stuff: Material, folder: Path, seed: int = 0, on_step=No
 def ask_model(model, chat, dialogs, seed: int = 0, **options) -> tuple[list[str], float]:
     """Return the answers to dialogs as texts, and the share that ended as a turn ends, with no other control token."""
     found = answer_ids(model, chat, dialogs, seed=seed, **options)
-    whole = [ids[-1] == chat.end for ids in found]
-    return [chat.decode([i for i in ids if i not in chat.controls]) for ids in found], sum(
-        whole
-    ) / len(whole)
+    texts = [chat.decode([i for i in ids if i not in chat.controls]) for ids in found]
+    return texts, statistics.fmean(ids[-1] == chat.end for ids in found)
 
 
 def measure(model, chat, stuff: Material, n: int = 400) -> dict[str, float]:
@@ -103,12 +100,11 @@ def measure(model, chat, stuff: Material, n: int = 400) -> dict[str, float]:
     n: how many questions of each kind, at most as many as there are.
     """
     figures, chance = {}, random.Random(0)
-    template = lambda question: chat.render([{"role": "user", "content": question}], True)[0]  # noqa: E731
     for topic, name in TOPICS.items():
         count = min(n, {"sum": 72, "stranger": 100}.get(topic, len(stuff.held_out)))
         asked = people.questions(stuff.held_out, topic, count)
         figures[f"choice: {name}"] = multiple_choice_accuracy(
-            model, chat, asked, template=template, batch_size=64
+            model, chat, asked, template=chat.prompt, batch_size=64
         ).accuracy
     facts = statistics.fmean(figures[f"choice: {fact}"] for fact in people.FACTS)
     figures = {"choice: facts never asked": facts, **figures}
@@ -144,10 +140,10 @@ def _user(text: str) -> list[dict]:
 
 
 class _Stages:
-    """One bar for the whole course: `begin` names a stage and its share of the time, `step` moves within it."""
+    """One bar for the whole course; shares: of each stage by name, how much of the time it takes."""
 
     def __init__(self, shares: dict[str, float], show: bool):
-        self.shares, self.done, self.began = shares, 0.0, time.perf_counter()
+        self.shares, self.done = shares, 0.0
         self.bar = tqdm(total=round(sum(shares.values())), mininterval=0.5, disable=not show,
                         bar_format="{desc:<34} {percentage:3.0f}%|{bar}| {elapsed}")  # fmt: skip
 
@@ -216,14 +212,19 @@ def _whole_way(stages: _Stages, recipe: Recipe, folder: Path, seed: int, n: int)
     )
     figures |= {f"{name}, after DPO": again[name] for name in again if name.startswith(kept)}
     for name in ("reading", "answering", "preferring"):
-        lines = (folder / name / "history.jsonl").read_text(encoding="utf-8").splitlines()
-        losses = [json.loads(line)["loss"] for line in lines[-20:]]
-        figures[f"loss: {name}"] = statistics.fmean(losses)
+        last = read_history(folder / name)[-20:]
+        figures[f"loss: {name}"] = statistics.fmean(record["loss"] for record in last)
     person = stuff.held_out[0]
     question = people.ask(person, "city", random.Random(0))
     (answer,), _ = ask_model(model, chat, [_user(question)])
     talk = (question, answer, person.value("city"))
     return {"figures": figures, "seconds": seconds, "talk": talk}
+
+
+def read_history(folder: Path) -> list[dict]:
+    """Return the records of the run in a folder, one for each step."""
+    lines = (folder / "history.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines]
 
 
 def save_assistant(folder: Path, model, chat) -> None:
@@ -259,10 +260,12 @@ def record_bands(runs: list[dict], path: Path, **facts) -> dict:
 
 def limits(name: str, entry: dict, seeds: int) -> tuple[float, float]:
     """Return the lowest and the highest value of a figure that a sound run has."""
-    half = bands.STUDENT[min(seeds, 10)] * math.sqrt(1 + 1 / seeds) * entry["std"]
-    half = max(half, ROUGH if not name.startswith("loss") else bands.FLOOR * entry["mean"])
-    low, high = entry["mean"] - half, entry["mean"] + half
-    return (low, high) if name.startswith("loss") else (max(0.0, low), min(1.0, high))
+    mean = entry["mean"]
+    (half,) = bands.half_widths({"mean": [mean], "std": [entry["std"]]}, seeds)
+    if name.startswith("loss"):
+        return mean - half, mean + half
+    half = max(half, ROUGH)
+    return max(0.0, mean - half), min(1.0, mean + half)
 
 
 def report(result: dict, band: dict | None) -> tuple[str, bool]:

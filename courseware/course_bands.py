@@ -9,12 +9,8 @@ also become the bands 14_reading and 14_sft, on which chapter 14 lays the reader
 from __future__ import annotations
 
 import argparse
-import datetime
 import functools
-import json
 import multiprocessing
-import os
-import platform
 from pathlib import Path
 
 import torch
@@ -27,8 +23,7 @@ def one_seed(seed: int, folder: Path) -> dict:
     """Return what course.run returns for a seed, with the records of both runs."""
     result = course.run(FULL, folder / str(seed), seed, show=False)
     for name in ("reading", "answering"):
-        file = folder / str(seed) / name / "history.jsonl"
-        records = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+        records = course.read_history(folder / str(seed) / name)
         result[name] = [record for record in records if "train_loss" in record]
     return result
 
@@ -50,12 +45,7 @@ def main() -> None:
         for run in pool.imap(work, range(chosen.seeds)):
             print(f"seed {len(runs)}: {run['figures']}", flush=True)
             runs.append(run)
-    facts = {
-        "command": "python -m courseware.course_bands --seeds " + str(chosen.seeds),
-        "date": datetime.date.today().isoformat(),
-        "hardware": f"{os.cpu_count()}-core CPU, {platform.machine()}, {platform.system()}",
-        "versions": {"python": platform.python_version(), "torch": torch.__version__},
-    }
+    facts = bands.origin(f"python -m courseware.course_bands --seeds {chosen.seeds}")
     course.record_bands(runs, bands.FOLDER / "course.json", **facts)
     for name, band, recipe in (
         ("reading", "14_reading", FULL.reading),
