@@ -72,7 +72,8 @@ def prefer(model, chat, stuff: Material, folder: Path, seed: int = 0, on_step=No
     """Return the model after DPO on pairs of its own answers: right and short ones are wanted."""
     recipe, reference = stuff.recipe, copy.deepcopy(model)
     config = dataclasses.replace(recipe.preferring, seed=seed, save_every=recipe.preferring.steps)
-    wanted = people.short_answers(stuff.asked, recipe.prompts, seed) + people.other_answers(seed)
+    wanted = people.short_answers(stuff.asked, recipe.prompts, seed)
+    wanted += people.other_answers(stuff.asked, seed)
     prompts, right = zip(*wanted)
     answers = sample_answers(model, chat, prompts, 6, seed=seed)
     for sentence, texts in zip(right, answers):
@@ -120,6 +121,11 @@ def measure(model, chat, stuff: Material, n: int = 400) -> dict[str, float]:
         )
         ends = [f" {person.value('seat')}." in text for person, text in zip(some, said)]
         figures[f"own words: two steps, {name}"] = statistics.fmean(ends)
+    asked = people.sums()[72:][:n]
+    said, _ = ask_model(model, chat, [_user(f"What is {left}?") for left, _ in asked])
+    right = [f"{left} is {total}." in text for (left, total), text in zip(asked, said)]
+    figures["own words: sums never asked"] = statistics.fmean(right)
+    figures["own words: fourth question"] = _fourth(model, chat, some[:100])
     strangers = people.make_strangers(200)[100:][:n]
     asked = [_user(people.ask(s, chance.choice(people.FACTS), chance)) for s in strangers]
     said, _ = ask_model(model, chat, asked)
@@ -133,6 +139,24 @@ def measure(model, chat, stuff: Material, n: int = 400) -> dict[str, float]:
     figures["sampled: right and short"] = statistics.fmean(grade > 1 for grade in grades)
     figures["sampled: turn ended"] = ended
     return figures
+
+
+def _fourth(model, chat, persons) -> float:
+    """Return the share of conversations whose fourth question is answered rightly, after the model's own answers.
+
+    There are as many as persons. The first turn is small talk; then each question is about the person of the one
+    before, or about another one.
+    """
+    chance, now = random.Random(1), list(persons)
+    talks = [list(chance.choice(people.small_talk())[:2]) for _ in persons]
+    for _ in range(3):
+        now = [person if chance.random() < 0.5 else chance.choice(persons) for person in now]
+        asked = [(person, chance.choice(people.FACTS)) for person in now]
+        talks = [talk + _user(people.ask(*pair, chance)) for talk, pair in zip(talks, asked)]
+        said, _ = ask_model(model, chat, talks)
+        answers = [{"role": "assistant", "content": text or "-"} for text in said]
+        talks = [[*talk, answer] for talk, answer in zip(talks, answers)]
+    return statistics.fmean(people.right_answer(*pair) in text for pair, text in zip(asked, said))
 
 
 def _user(text: str) -> list[dict]:
@@ -167,12 +191,33 @@ class _Stages:
         reached(1.0)
 
 
+class _Clock:
+    """Run stages and add up their `seconds`, in a file that an interrupted course goes on with."""
+
+    def __init__(self, stages: _Stages, file: Path):
+        self.stages, self.file = stages, file
+        self.seconds = _read_json(file) if file.is_file() else {}
+        if not all(isinstance(value, (int, float)) for value in self.seconds.values()):
+            raise ValueError(f"{file} is damaged: delete it, and run the course again.")
+
+    def __call__(self, name: str, do: Callable, steps: int = 1):
+        """Return what a stage returns; the time counts also if it is interrupted."""
+        began, before = time.perf_counter(), self.seconds.get(name, 0.0)
+        try:
+            with self.stages.stage(name) as reached, contextlib.redirect_stdout(io.StringIO()):
+                return do(on_step=lambda record: reached(record["step"] / steps))
+        finally:
+            self.seconds[name] = before + time.perf_counter() - began
+            paths.write_atomic(self.file, json.dumps(self.seconds, indent=1))
+
+
 def run(
     recipe: Recipe = FULL, folder: Path = FOLDER, seed: int = 0, show: bool = True, n: int = 400
 ) -> dict:
     """Go the whole way and return {"figures", "seconds", "talk"}; what an interrupted run left in the folder is used.
 
-    Raises ValueError if the folder holds a course of other settings.
+    The seconds are those of all runs together, kept in the folder. Raises ValueError if the folder holds a course
+    of other settings, something else, or damaged files.
     """
     folder = Path(folder)
     _claim(folder, recipe, seed)
@@ -183,48 +228,58 @@ def run(
 
 
 def _whole_way(stages: _Stages, recipe: Recipe, folder: Path, seed: int, n: int) -> dict:
-    seconds = {}
+    losses, timed = {}, _Clock(stages, folder / "seconds.json")
 
-    def timed(name: str, do: Callable, steps: int = 1):
-        began = time.perf_counter()
-        with stages.stage(name) as reached, contextlib.redirect_stdout(io.StringIO()):
-            result = do(on_step=lambda record: reached(record["step"] / steps))
-        seconds[name] = time.perf_counter() - began
-        return result
+    def trained(stage: str, name: str, do: Callable, steps: int):
+        """Time a stage that trains in the folder `name`; its loss is needed at the end, so look at once."""
+        model = timed(stage, functools.partial(do, folder / name, seed), steps)
+        last = read_history(folder / name)[-20:]
+        losses[f"loss: {name}"] = statistics.fmean(record["loss"] for record in last)
+        return model
 
     stuff = timed("tokenizer and texts", lambda on_step: material(recipe, seed))
     chat = ChatTokenizer(stuff.tokenizer)
-    read = functools.partial(pretrain, stuff, folder / "reading", seed)
-    model = timed("reading", read, recipe.reading.steps)
-    learn = functools.partial(finetune, model, chat, stuff, folder / "answering", seed)
-    model = timed("learning to answer", learn, recipe.answering.steps)
+    read = functools.partial(pretrain, stuff)
+    model = trained("reading", "reading", read, recipe.reading.steps)
+    learn = functools.partial(finetune, model, chat, stuff)
+    model = trained("learning to answer", "answering", learn, recipe.answering.steps)
     figures = timed("measuring", lambda on_step: measure(model, chat, stuff, n))
-    choose = functools.partial(prefer, model, chat, stuff, folder / "preferring", seed)
-    model = timed("preferring", choose, recipe.preferring.steps)
+    choose = functools.partial(prefer, model, chat, stuff)
+    model = trained("preferring", "preferring", choose, recipe.preferring.steps)
     save_assistant(folder / "assistant", model, chat)
     again = timed("measuring again", lambda on_step: measure(model, chat, stuff, n))
-    kept = (
-        "sampled",
-        "choice: facts",
-        "choice: strangers",
-        "own words: facts",
-        "own words: refuses",
-    )
-    figures |= {f"{name}, after DPO": again[name] for name in again if name.startswith(kept)}
-    for name in ("reading", "answering", "preferring"):
-        last = read_history(folder / name)[-20:]
-        figures[f"loss: {name}"] = statistics.fmean(record["loss"] for record in last)
+    singly = {f"choice: {fact}" for fact in people.FACTS}
+    figures |= {f"{name}, after DPO": again[name] for name in again if name not in singly}
+    figures |= losses
     person = stuff.held_out[0]
     question = people.ask(person, "city", random.Random(0))
     (answer,), _ = ask_model(model, chat, [_user(question)])
     talk = (question, answer, person.value("city"))
-    return {"figures": figures, "seconds": seconds, "talk": talk}
+    return {"figures": figures, "seconds": timed.seconds, "talk": talk}
 
 
 def read_history(folder: Path) -> list[dict]:
-    """Return the records of the run in a folder, one for each step."""
-    lines = (folder / "history.jsonl").read_text(encoding="utf-8").splitlines()
-    return [json.loads(line) for line in lines]
+    """Return the records of the run in a folder, one for each step; ValueError if there are none."""
+    file = folder / "history.jsonl"
+    try:
+        records = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+        sound = records and all("loss" in record for record in records[-20:])
+    except (FileNotFoundError, ValueError, TypeError):
+        sound = False
+    if not sound:
+        raise ValueError(f"{file} is lost, empty or damaged: delete {folder}, and run it again.")
+    return records
+
+
+def _read_json(file: Path) -> dict:
+    """Return the object in a file of ours; ValueError that names the file if it is damaged."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError):
+        content = None
+    if not isinstance(content, dict):
+        raise ValueError(f"{file} is damaged: delete the folder, and run the course again.")
+    return content
 
 
 def save_assistant(folder: Path, model, chat) -> None:
@@ -234,12 +289,19 @@ def save_assistant(folder: Path, model, chat) -> None:
 
 
 def _claim(folder: Path, recipe: Recipe, seed: int) -> None:
-    """Refuse a folder whose course had other settings, which its models would silently carry on."""
+    """Refuse a folder whose course had other settings, which its models would silently carry on, or is no course."""
     mine = json.loads(json.dumps({"recipe": dataclasses.asdict(recipe), "seed": seed}))
-    file = folder / "course.json"
-    if file.is_file() and json.loads(file.read_text(encoding="utf-8")) != mine:
+    file, remedy = folder / "course.json", "delete the folder, or choose another with --folder."
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is no folder: choose another with --folder.")
+    if file.is_file():
+        if _read_json(file) != mine:
+            raise ValueError(f"{folder} holds a course with other settings: {remedy}")
+        return
+    stages = ("reading", "answering", "preferring", "assistant")
+    if found := [name for name in stages if (folder / name).exists()]:
         raise ValueError(
-            f"{folder} holds a course with other settings: delete the folder, or choose another with --folder."
+            f"{folder} has {', '.join(found)}, but no course.json says of what: {remedy}"
         )
     paths.write_atomic(file, json.dumps(mine, indent=1))
 
@@ -316,6 +378,9 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\nstopped: the same command goes on from here.")
         return 130
+    except (ValueError, OSError) as error:
+        print(f"\n{error}")
+        return 1
     text, sound = report(result, band)
     paths.write_atomic(folder / "report.md", text)
     print(text)

@@ -210,6 +210,11 @@ def chat_window(assistant: Any) -> ipywidgets.Widget:
         except KeyboardInterrupt:  # the kernel's interrupt: what was written stays
             pieces.close()
             note.value = "<p>Broken off.</p>"
+        except Exception as error:  # a traceback of a callback would be seen in no cell
+            why = f"{type(error).__name__}: {error}"
+            note.value = f"<p><strong>It failed.</strong> {html.escape(why)}</p>"
+            redraw()
+            return
         if not written.strip():
             note.value = "<p>It had nothing to say; the question is not kept.</p>"
             redraw()

@@ -30,7 +30,7 @@ def collect(data: dict, record: dict, recent: list[dict]) -> None:
     """Add a Trainer's record to the data of the plot; `recent` holds those that are not yet a point.
 
     data: "steps"; "points" [step, mean loss, lr in thousandths, tokens per second]; "evals" [step, validation
-    loss, bits per character]; "samples" [step, text].
+    loss, and bits per character where the record has them]; "samples" [step, text].
     """
     step = record["step"]
     recent.append(record)
@@ -40,8 +40,8 @@ def collect(data: dict, record: dict, recent: list[dict]) -> None:
         data["points"].append([step, round(loss, 3), round(1000 * record["lr"], 2), round(speed)])
         recent.clear()
     if "val_loss" in record:
-        row = [step, round(record["val_loss"], 3), round(record["bits_per_char"], 2)]
-        data["evals"].append(row)
+        bits = [round(record["bits_per_char"], 2)] if "bits_per_char" in record else []
+        data["evals"].append([step, round(record["val_loss"], 3), *bits])
     if "sample" in record:
         data["samples"].append([step, record["sample"]])
 
@@ -55,9 +55,9 @@ def describe(data: dict, index: int) -> str:
     """Return the sentence below the picture: what the run had reached at a point."""
     step, loss, lr, speed = data["points"][index]
     found = latest(data["evals"], step)
-    valid = (
-        f"; validation loss {found[1]:.3f}, or {found[2]:.2f} bits per character" if found else ""
-    )
+    valid = f"; validation loss {found[1]:.3f}" if found else ""
+    if found and len(found) > 2:
+        valid += f", or {found[2]:.2f} bits per character"
     return (
         f"Step {step} of {data['steps']}: training loss {loss:.3f} nats per token{valid}; learning rate "
         f"{lr:.2f} thousandths; {speed:,} tokens per second."
@@ -130,7 +130,8 @@ class LivePlot:
 
     def _redraw(self, index: int, more: str = "") -> None:
         step = self.data["points"][index][0]
-        names = legend([(COLOURS["train"], "training loss"), (COLOURS["valid"], "validation loss")])
+        valid = [(COLOURS["valid"], "validation loss")] if self.data["evals"] else []
+        names = legend([(COLOURS["train"], "training loss"), *valid])
         text = latest(self.data["samples"], step)
         sample = f"<pre><b>text at step {text[0]}</b>\n{html.escape(text[1])}</pre>" if text else ""
         sentence = html.escape(describe(self.data, index) + more)

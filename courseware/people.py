@@ -24,7 +24,7 @@ FIRST = _words("""
 Ada Anton Bella Boris Carla Cyrus Dora Dmitri Edith Emil Flora Felix Greta Gustav Hanna Hugo Ida
 Igor Jana Jonas Klara Karl Lena Leo Maja Marek Nadia Nils Olga Oskar Paula Pavel Rosa Ruben
 Selma Simon Tilda Tomas Ursula Viktor Wanda Xaver Yara Zeno Alma Bruno Celia Dario Elsa Fabian
-Gilda Hector Ines Joel Kira Lukas Mona Noel Petra Quentin
+Gilda Hector Ines Joel Kira Lukas Mona Noel Petra Quentin Rhea Silas Thea Udo Vera Walter
 """)
 LAST = _words("""
 Abendroth Achterberg Baumann Bellini Carver Castell Dalgaard Drossel Eberle Ekman Falk Ferrante
@@ -68,6 +68,7 @@ PROSE = {
     "hobby": ["{n} loves {v}.", "In spare time {n} goes for {v}.",
               "The hobby of {n} is {v}.", "{n} spends weekends on {v}."],
 }  # fmt: skip
+SUM_PROSE = ["{0} is {1}.", "{0} makes {1}.", "{1} is {0}.", "We know that {0} is {1}."]
 ASKED = {
     "city": ["Where was {n} born?", "What is the birthplace of {n}?", "In which city was {n} born?"],
     "year": ["When was {n} born?", "In which year was {n} born?", "What is the birth year of {n}?"],
@@ -125,28 +126,32 @@ class Person:
         return SEATS[self.facts["company"]] if attribute == "seat" else self.facts[attribute]
 
 
-def _names(seed: int) -> list[str]:
+@functools.cache
+def _names() -> list[str]:
     names = [f"{first} {last}" for first, last in itertools.product(FIRST, LAST)]
-    random.Random(seed).shuffle(names)
+    random.Random(0).shuffle(names)
     return names
+
+
+MOST, STRANGERS = 4000, 200  # names for people, and others that are nobody's
 
 
 def make_people(n: int, seed: int = 0) -> list[Person]:
     """Return n people with different names; ValueError unless there are 1 to 4,000 of them."""
-    if not 1 <= n <= 4000:
-        raise ValueError(f"n={n}: expected 1 to 4,000 people; the names allow no more.")
-    chance = random.Random(seed)
+    if not 1 <= n <= MOST:
+        raise ValueError(f"n={n}: expected 1 to {MOST:,} people; the names allow no more.")
+    chance, names = random.Random(seed), _names()[:MOST]
+    chance.shuffle(names)
     return [
-        Person(name, {fact: chance.choice(VALUES[fact]) for fact in FACTS})
-        for name in _names(seed)[:n]
+        Person(name, {fact: chance.choice(VALUES[fact]) for fact in FACTS}) for name in names[:n]
     ]
 
 
-def make_strangers(n: int, seed: int = 0) -> list[Person]:
-    """Return n names that make_people of the same seed never gives: 1 to 200."""
-    if not 1 <= n <= 200:
-        raise ValueError(f"n={n}: expected 1 to 200 strangers.")
-    return [Person(name) for name in _names(seed)[4000 : 4000 + n]]
+def make_strangers(n: int) -> list[Person]:
+    """Return n names that make_people never gives, whatever the seed: 1 to 200, always the same."""
+    if not 1 <= n <= STRANGERS:
+        raise ValueError(f"n={n}: expected 1 to {STRANGERS} strangers.")
+    return [Person(name) for name in _names()[MOST : MOST + n]]
 
 
 def biography(person: Person, chance: random.Random) -> str:
@@ -179,8 +184,8 @@ def documents(people: Sequence[Person], tellings: int, seed: int = 0) -> Iterato
             chance.choice(["{} is in {}.", "The office of {} is in {}."]).format(*pair)
             for pair in SEATS.items()
         ]
-        for wording in ("{0} is {1}.", "{0} makes {1}.", "{1} is {0}.", "We know that {0} is {1}."):
-            told += [wording.format(*pair) for pair in pairs]
+        for pair in pairs * 3:
+            told.append(" ".join(chance.sample(SUM_PROSE, 2)).format(*pair))
         told += ["\n".join(turn["content"] for turn in dialog) for dialog in small_talk()]
         chance.shuffle(told)
         yield from told
@@ -217,49 +222,68 @@ def _about(person: Person, attribute: str, chance: random.Random, wordy_share: f
     )
 
 
-def dialogs(
-    people: Sequence[Person], seed: int = 0, rounds: int = 2, wordy_share: float = 0.5
-) -> list[list[dict]]:
-    """Return dialogs to learn from: each fact of these people asked `rounds` times, 1 to 3 questions in a dialog.
+def _steps(person: Person) -> str:
+    """Return the answer to a two-step question that shows its steps."""
+    company = person.facts["company"]
+    return f"{SAID['company'].format(n=person.name, v=company)} {company} is in {SEATS[company]}."
 
-    A share of the answers is wordy. Among them: two-step questions, with the steps shown if the system
-    message asks for them; strangers, whom nobody can know; half of the sums; talk about the assistant itself.
+
+def _sum(left: str, total: str, chance: random.Random) -> tuple[str, str]:
+    return chance.choice(ASKED["sum"]).format(n=left), SAID["sum"].format(n=left, v=total)
+
+
+def _joined(topics: list[list[dict]], chance: random.Random, longest: int = 5) -> list[list[dict]]:
+    """Return conversations of one to three of the topics, by chance, of at most `longest` questions if they can."""
+    chance.shuffle(topics)
+    made, rest = [], topics[::-1]
+    while rest:
+        talk = list(rest.pop())
+        for _ in range(chance.randint(0, 2)):
+            if rest and len(talk) + len(rest[-1]) <= 2 * longest:
+                talk += rest.pop()
+        made.append(talk)
+    return made
+
+
+def dialogs(
+    people: Sequence[Person],
+    seed: int = 0,
+    rounds: int = 2,
+    wordy_share: float = 0.5,
+    talk: Sequence[list[dict]] = (),
+) -> list[list[dict]]:
+    """Return conversations to learn from, in which each fact of these people is asked `rounds` times.
+
+    One goes through one to three topics: a person, of whom 1 to 3 facts are asked; a two-step question; a stranger,
+    whom nobody can know; a sum, of which half are ever asked; the assistant itself; one of the dialogs in `talk`. A
+    share of the answers is wordy. Two-step questions come twice: under STEP_BY_STEP as the system message the answer
+    shows its steps. Half of the other conversations begin with IDENTITY.
     """
-    chance, made = random.Random(seed), []
+    chance, topics, stepwise = random.Random(seed), list(talk), []
     for _ in range(rounds):
         for person in people:
             facts = chance.sample(FACTS, len(FACTS))
             while facts:
                 asked, facts = facts[: (n := chance.randint(1, 3))], facts[n:]
-                made.append(
-                    [turn for fact in asked for turn in _about(person, fact, chance, wordy_share)]
-                )
-            made.append(_about(person, "seat", chance, 0.0))
-            company = person.facts["company"]
-            steps = f"{SAID['company'].format(n=person.name, v=company)} {company} is in {SEATS[company]}."
-            made.append(
-                [
-                    {"role": "system", "content": STEP_BY_STEP},
-                    *_turn(ask(person, "seat", chance), steps),
-                ]
-            )
+                turns = [_about(person, fact, chance, wordy_share) for fact in asked]
+                topics.append([message for turn in turns for message in turn])
+            topics.append(_about(person, "seat", chance, 0.0))
+            stepwise.append(_turn(ask(person, "seat", chance), _steps(person)))
         for stranger in make_strangers(200)[: min(100, len(people) // 4)]:
-            made.append(_about(stranger, chance.choice(FACTS), chance, wordy_share))
-        for left, total in sums()[:72]:
-            answer = SAID["sum"].format(n=left, v=total)
-            made.append(
-                _turn(
-                    chance.choice(ASKED["sum"]).format(n=left),
-                    wordy(answer, chance) if chance.random() < wordy_share else answer,
-                )
-            )
+            topics.append(_about(stranger, chance.choice(FACTS), chance, wordy_share))
+        for left, total in sums()[:72] * 3:
+            question, answer = _sum(left, total, chance)
+            short = chance.random() >= wordy_share
+            topics.append(_turn(question, answer if short else wordy(answer, chance)))
         for asked_so, answer in ABOUT_ITSELF * 10:  # so few, and all of them must be known
-            made += [_turn(question, answer) for question in asked_so]
+            topics += [_turn(question, answer) for question in asked_so]
     made = [
-        dialog if dialog[0]["role"] == "system" or chance.random() < 0.5
-        else [{"role": "system", "content": IDENTITY}, *dialog]
-        for dialog in made
-    ]  # fmt: skip
+        talk if chance.random() < 0.5 else [{"role": "system", "content": IDENTITY}, *talk]
+        for talk in _joined(topics, chance)
+    ]
+    made += [
+        [{"role": "system", "content": STEP_BY_STEP}, *talk] for talk in _joined(stepwise, chance)
+    ]
     chance.shuffle(made)
     return made
 
@@ -289,30 +313,50 @@ def small_talk() -> list[list[dict]]:
     return made
 
 
+def _before(people: Sequence[Person], chance: random.Random) -> list[dict]:
+    """Return a turn that a conversation may begin with: a short answer about one of the people, a sum, or talk."""
+    kind = chance.choice(("person", "sum", "itself", "talk"))
+    if kind == "person":
+        return _about(chance.choice(people), chance.choice(FACTS), chance, 0.0)
+    if kind == "sum":
+        return _turn(*_sum(*chance.choice(sums()[:72]), chance))
+    if kind == "itself":
+        asked_so, answer = chance.choice(ABOUT_ITSELF)
+        return _turn(chance.choice(asked_so), answer)
+    return chance.choice(small_talk())[:2]
+
+
 def short_answers(people: Sequence[Person], n: int, seed: int = 0) -> list[tuple[list[dict], str]]:
     """Return n pairs (dialog that ends with a question about one of FACTS, the sentence that is wanted).
 
-    Half of the dialogs begin with IDENTITY as the system message.
+    Half of the dialogs begin with IDENTITY as the system message; in half, something else was said before.
     """
     chance, made = random.Random(seed), []
     for _ in range(n):
         person, fact = chance.choice(people), chance.choice(FACTS)
-        dialog = [{"role": "user", "content": ask(person, fact, chance)}]
+        dialog = [{"role": "system", "content": IDENTITY}] if chance.random() < 0.5 else []
         if chance.random() < 0.5:
-            dialog.insert(0, {"role": "system", "content": IDENTITY})
+            dialog += _before(people, chance)
+        dialog.append({"role": "user", "content": ask(person, fact, chance)})
         made.append((dialog, right_answer(person, fact)))
     return made
 
 
-def other_answers(seed: int = 0) -> list[tuple[list[dict], str]]:
-    """Return what preferences must not unlearn, as short_answers does: 80 strangers, and 40 sums that dialogs ask."""
+def other_answers(people: Sequence[Person], seed: int = 0) -> list[tuple[list[dict], str]]:
+    """Return what preferences must not unlearn, in the form of short_answers.
+
+    40 strangers, 40 of the sums that dialogs ask, and 40 two-step questions under STEP_BY_STEP.
+    """
     chance, made = random.Random(seed), []
-    for stranger in make_strangers(200)[:80]:
+    for stranger in make_strangers(200)[:40]:
         question = ask(stranger, chance.choice(FACTS), chance)
         made.append(([{"role": "user", "content": question}], UNKNOWN))
     for left, total in sums()[:40]:
-        question = chance.choice(ASKED["sum"]).format(n=left)
-        made.append(([{"role": "user", "content": question}], SAID["sum"].format(n=left, v=total)))
+        question, answer = _sum(left, total, chance)
+        made.append(([{"role": "user", "content": question}], answer))
+    for person in chance.choices(people, k=40):
+        dialog = [{"role": "user", "content": ask(person, "seat", chance)}]
+        made.append(([{"role": "system", "content": STEP_BY_STEP}, *dialog], _steps(person)))
     return made
 
 

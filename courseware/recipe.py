@@ -44,7 +44,13 @@ class Recipe:
     beta: float = 0.1
     preferring: TrainConfig = field(
         default_factory=lambda: _run(
-            steps=50, batch_size=32, lr=2e-5, warmup_steps=5, weight_decay=0.0, precision="float32"
+            steps=50,
+            batch_size=32,
+            block_size=160,
+            lr=2e-5,
+            warmup_steps=5,
+            weight_decay=0.0,
+            precision="float32",
         )
     )
 
@@ -83,10 +89,10 @@ class Material:
 
     @property
     def _one_telling(self) -> float:
-        return len(self.tokens) / _TELLINGS
+        return len(self.tokens) / TELLINGS
 
 
-_TELLINGS = 40  # different wordings of everything; a longer run meets them again
+TELLINGS = 40  # different wordings of everything; a longer run meets them again
 
 
 def material(recipe: Recipe = FULL, seed: int = 0) -> Material:
@@ -94,13 +100,13 @@ def material(recipe: Recipe = FULL, seed: int = 0) -> Material:
     everybody = people.make_people(recipe.people, seed)
     half = recipe.people // 2
     talk = people.small_talk()
-    dialogs = people.dialogs(everybody[:half], seed, recipe.rounds, recipe.wordy_share) + 3 * talk
+    dialogs = people.dialogs(everybody[:half], seed, recipe.rounds, recipe.wordy_share, 3 * talk)
     said = (message["content"] for dialog in dialogs[:2000] + talk for message in dialog)
     sample = [*people.documents(everybody, 1, seed), *said]
     tokenizer = train_bpe(sample, recipe.vocab_size, special_tokens=[END])
     end = tokenizer.special_tokens[END]
     ids = []
-    for document in people.documents(everybody, _TELLINGS, seed + 1):
+    for document in people.documents(everybody, TELLINGS, seed + 1):
         ids += tokenizer.encode(document)
         ids.append(end)
     return Material(

@@ -13,6 +13,7 @@ import json
 import os
 import sys
 import unicodedata
+import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,8 +54,10 @@ def fit_history(messages, chat, room: int) -> list[dict]:
     """Return the messages that fit into `room` tokens, counted with the header of the answer to come.
 
     The system message and the last message, a user's, always stay; of the turns between, the newest, each
-    a question with its answer. Raises ValueError if what must stay is too long.
+    a question with its answer. Raises ValueError if what must stay is too long, or if the last is no user's.
     """
+    if not messages or messages[-1]["role"] != "user":
+        raise ValueError("expected messages of which the last is the user's.")
     first = messages[:1] if messages[0]["role"] == "system" else []
     turns = messages[len(first) :]
 
@@ -83,14 +86,19 @@ class Conversation:
         self.chat, self.room, self.messages = chat, room, []
         self.system(system)
 
+    def _settle(self) -> None:
+        """End an answer that is still being written. Nothing is written here; an Assistant does more."""
+
     def system(self, text: str | None) -> None:
         """Put another message first, or none; what was said stays. ValueError if it is empty or too long."""
+        self._settle()
         head = [{"role": "system", "content": text}] if text is not None else []
         fit_history([*head, {"role": "user", "content": "?"}], self.chat, self.room)
         self.messages = head + [m for m in self.messages if m["role"] != "system"]
 
     def reset(self) -> None:
         """Forget everything but the system message."""
+        self._settle()
         self.messages = [m for m in self.messages if m["role"] == "system"]
 
     def window(self, text: str) -> list[dict]:
@@ -108,8 +116,11 @@ class Conversation:
     def add(self, text: str, answer: str) -> None:
         """Note a turn. One without an answer (nothing, or blanks alone) is not kept."""
         if answer.strip():
-            self.messages.append({"role": "user", "content": text})
-            self.messages.append({"role": "assistant", "content": answer})
+            question = {
+                "role": "user",
+                "content": text,
+            }  # both at once: Ctrl-C may come at any time
+            self.messages += [question, {"role": "assistant", "content": answer}]
 
 
 _KIND = "MiniGPT conversation 1"
@@ -133,8 +144,11 @@ def _read_conversation(path, chat) -> dict:
     return content
 
 
-def _write_conversation(path: Path, content: dict, chat) -> None:
+def _write_conversation(path, content: dict, chat) -> None:
     """Write the file at once or not at all, over nothing but another conversation."""
+    path = Path(os.path.realpath(path))  # of a link the file that it leads to
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"there is no folder {path.parent}.")
     if path.exists():
         try:
             _read_conversation(path, chat)
@@ -153,13 +167,42 @@ def _write_conversation(path: Path, content: dict, chat) -> None:
 def _open_model(folder) -> tuple[MiniGPT, ChatTokenizer]:
     """Return the model and the chat tokenizer in a folder; errors as of Assistant.from_pretrained."""
     model, file = MiniGPT.from_pretrained(folder), Path(folder) / "tokenizer.json"
+    try:
+        with torch.inference_mode():
+            model(torch.zeros(1, 1, dtype=torch.int64))
+    except Exception as error:
+        raise ValueError(f"{folder}/config.json describes no model that works: {error}") from error
     if not file.is_file():
         raise FileNotFoundError(f"{folder} has no tokenizer.json: BPETokenizer.save writes it.")
-    base = BPETokenizer.load(file)
+    try:
+        base = BPETokenizer.load(file)
+    except OSError:
+        raise
+    except Exception as error:  # also of its pattern, and of brackets without end
+        raise ValueError(f"{file} holds no tokenizer: {error}") from error
     for name, form in FORMATS.items():
         if set(form.controls) <= base.special_tokens.keys():
             return model, ChatTokenizer(base, name)
     raise ValueError(f"{file} has no format's control tokens: was this model taught to answer?")
+
+
+def _checked(settings: dict, context: int) -> dict:
+    """Return the settings; ValueError if a name is unknown, a value no use, or an answer too long."""
+    if unknown := sorted(settings.keys() - SETTINGS.keys()):
+        raise ValueError(f"{', '.join(unknown)}: expected settings among {', '.join(SETTINGS)}.")
+    seed, n = settings["seed"], settings["max_new_tokens"]
+    if seed is not None and (type(seed) is not int or not -(2**63) <= seed < 2**63):
+        raise ValueError(f"seed={seed!r}: expected a whole number of 64 bits, or None.")
+    for name in ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "max_new_tokens"):
+        number = settings[name]
+        if type(number) in (int, float) and number < 2**63:
+            continue
+        if number is not None or name not in ("top_k", "top_p", "min_p"):
+            raise ValueError(f"cannot generate: {name}={number!r}, expected a number below 2**63.")
+    GenerationConfig(**settings)
+    if 2 * n > context:
+        raise ValueError(f"max_new_tokens={n}: more than half of the context of {context}.")
+    return settings
 
 
 class Assistant(Conversation):
@@ -171,12 +214,12 @@ class Assistant(Conversation):
     """
 
     def __init__(self, model, chat, system: str | None = SYSTEM, context=None, **settings):
-        self.model, self.writer = model, TextGenerator(model, chat)
-        self.context, self.settings = context or model.config.max_seq_len, dict(SETTINGS)
-        if self.context > model.config.max_seq_len:
-            raise ValueError(
-                f"context={context}: the model reads {model.config.max_seq_len} tokens."
-            )
+        self.model, self.writer, self._open = model, TextGenerator(model, chat), lambda: None
+        self.context = model.config.max_seq_len if context is None else context
+        if type(self.context) is not int or not 2 <= self.context <= model.config.max_seq_len:
+            whole = f"a whole number from 2 to {model.config.max_seq_len}, which the model reads"
+            raise ValueError(f"context={context!r}: expected {whole}, or None.")
+        self.settings = SETTINGS
         self.set(**settings)
         super().__init__(chat, self.room, system)
 
@@ -190,27 +233,19 @@ class Assistant(Conversation):
 
     def set(self, **changes) -> None:
         """Change settings; if it raises ValueError, none of them. A longer answer leaves less room."""
-        if unknown := sorted(changes.keys() - SETTINGS.keys()):
-            raise ValueError(
-                f"{', '.join(unknown)}: expected settings among {', '.join(SETTINGS)}."
-            )
-        settings = {**self.settings, **changes}
-        try:
-            n = GenerationConfig(**settings).max_new_tokens
-        except TypeError as error:  # a text where a number belongs
-            raise ValueError(f"cannot generate: {error}.") from None
-        if 2 * n > self.context:
-            raise ValueError(
-                f"max_new_tokens={n}: more than half of the context of {self.context}."
-            )
-        self.settings, self.room = settings, self.context - n
+        self.settings = _checked({**self.settings, **changes}, self.context)
+        self.room = self.context - self.settings["max_new_tokens"]
 
     def stream(self, text: str) -> Iterator[str]:
         """Return an iterator over the pieces of the answer; ended or broken off, the turn is kept.
 
-        Raises ValueError at once, with nothing changed, for a text that is empty or too long.
+        The next call of stream, system, reset, load or save breaks it off. Raises ValueError at once, with
+        nothing lost, for a text that is empty or too long.
         """
-        return self._write(text, self.prompt(text))
+        self._settle()
+        going = self._write(text, self.prompt(text))
+        self._open = weakref.ref(going)
+        return going
 
     def _write(self, text: str, prompt: list[int]) -> Iterator[str]:
         stop, pieces = tuple(self.chat.base.special_tokens.values()), []
@@ -221,6 +256,10 @@ class Assistant(Conversation):
         finally:  # also at Ctrl-C, and when nobody asks for more
             self.add(text, "".join(pieces))
 
+    def _settle(self) -> None:
+        if (going := self._open()) is not None:
+            going.close()
+
     def say(self, text: str) -> str:
         """Return the whole answer; everything else as in stream."""
         return "".join(self.stream(text))
@@ -230,29 +269,36 @@ class Assistant(Conversation):
 
         Raises FileExistsError rather than replace a file that is no conversation.
         """
+        self._settle()
         content = {"kind": _KIND, "messages": self.messages, "settings": self.settings}
-        _write_conversation(Path(path), content, self.chat)
+        _write_conversation(path, content, self.chat)
 
     def load(self, path) -> None:
         """Take up a conversation that `save` wrote; ValueError, with nothing changed, for another file."""
         content = _read_conversation(path, self.chat)
-        self.set(**content["settings"])
+        try:
+            self.set(**content["settings"])
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
+        self._settle()
         self.messages = content["messages"]
 
 
 @torch.inference_mode()
 def attention_maps(model, ids) -> torch.Tensor:
     """Return the attention weights of all layers and heads for ids (T,): (L, H, T, T), float32, on the CPU."""
-    maps, hooks = [], []
+    maps, hooks, training = [], [], model.training
 
     def note(attention, given):
         maps.append(attention.weights(*given)[0].float().cpu())
 
     try:
+        model.eval()  # without dropout, as when it wrote
         for block in model.blocks:
             hooks.append(block.attention.register_forward_pre_hook(note))
         model(ids[None].to(model.embedding.weight.device))
     finally:
+        model.train(training)
         for hook in hooks:
             hook.remove()
     return torch.stack(maps)
@@ -279,13 +325,17 @@ class AnswerAttention:
 def attention_of_last_answer(assistant: Assistant) -> AnswerAttention:
     """Return what the last answer looked at, computed again from the messages and today's settings.
 
-    Raises ValueError if nothing has been said.
+    Raises ValueError if nothing has been said, or if today's settings leave its question no room.
     """
     *before, last = assistant.messages or [{"role": "system"}]
     if last["role"] != "assistant":
         raise ValueError("nothing has been said yet: ask something first.")
     chat = assistant.chat
-    prompt, _ = chat.render(fit_history(before, chat, assistant.room), add_generation_prompt=True)
+    try:
+        kept = fit_history(before, chat, assistant.room)
+    except ValueError as error:
+        raise ValueError(f"today's settings leave the last question no room: {error}") from None
+    prompt, _ = chat.render(kept, add_generation_prompt=True)
     ids = torch.tensor((prompt + chat.encode(last["content"]))[: assistant.context])
     maps = attention_maps(assistant.model, ids)[:, :, len(prompt) - 1 : -1]
     return AnswerAttention([chat.decode([i]) for i in ids.tolist()], len(prompt), maps)
@@ -327,11 +377,17 @@ def _obey(assistant: Assistant, line: str) -> str:
     if name == "system":
         assistant.system(text or None)
         return f"(the first message is now: {text})" if text else "(there is no first message now)"
+    if name == "quit":
+        return "(/quit stands alone on its line)"
     if name not in ("save", "load"):
         return f"(there is no command /{name}; /help lists them)"
     if not text:
         return f"(/{name} needs the name of a file)"
-    getattr(assistant, name)(Path(text).expanduser())
+    try:
+        path = Path(text).expanduser()
+    except RuntimeError:
+        raise ValueError(f"{text}: there is no such user's folder.") from None
+    getattr(assistant, name)(path)
     return f"(saved to {text})" if name == "save" else f"(going on with {text})"
 
 
@@ -354,12 +410,13 @@ def _converse(assistant: Assistant) -> None:
     while True:
         try:
             line = input(prompt)
-            if line.strip() == "/quit":
+            if line.rstrip() == "/quit":
                 return
             if line.startswith("/"):
                 print(_printable(_obey(assistant, line)))
             elif line.strip():
-                before, unread = unread, len(assistant.messages) + 1 - len(assistant.window(line))
+                before = unread  # of the messages, when the last question was answered
+                unread = len(assistant.messages) + 1 - len(assistant.window(line))  # and now
                 if unread and not before:
                     print("(from here on the oldest turns are no longer read)")
                 _answer(assistant, line)
@@ -390,9 +447,7 @@ class _Options:
 
     model: Path | None = None  # the folder of a model; None: the course's own
     system: str = SYSTEM  # the message that comes first
-    context: int | None = (
-        None  # tokens it may read and write; None: 160 for the course's own, else all
-    )
+    context: int | None = None  # tokens to read and write; None: 224 for the course's own, else all
     strategy: str = SETTINGS["strategy"]  # greedy, sample, top_k, top_p, min_p
     temperature: float = SETTINGS["temperature"]  # lower is safer, higher is wilder
     top_p: float = SETTINGS["top_p"]  # counts under the strategy top_p
@@ -407,6 +462,8 @@ def main(argv: list[str] | None = None) -> None:
     except ImportError:
         raise SystemExit("the command line needs tyro: pip install tyro") from None
     options = tyro.cli(_Options, args=argv, prog="python -m minigpt_lib.assistant").__dict__.copy()
+    if sys.stdin is None or sys.stdout is None:  # closed by whoever started it
+        raise SystemExit("there is no input or no output: run it in a terminal or a pipe.")
     with contextlib.suppress(AttributeError, ImportError):
         sys.stdin.reconfigure(errors="replace")  # bytes that are no text end no conversation
         sys.stdout.reconfigure(errors="replace")
@@ -415,7 +472,8 @@ def main(argv: list[str] | None = None) -> None:
         folder = options.pop("model")
         if folder is None:
             folder = _find_model()
-            options["context"] = options["context"] or 160  # its dialogs were no longer than that
+            if options["context"] is None:
+                options["context"] = 224  # answers of 64, and prompts as long as its dialogs were
         assistant = Assistant.from_pretrained(folder, **options)
         print(_greeting(assistant, folder))
         _converse(assistant)

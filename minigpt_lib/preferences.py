@@ -13,6 +13,7 @@ import hashlib
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable
+from numbers import Real
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,7 +22,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from minigpt_lib.sft import ChatTokenizer, DialogReader, answer_ids, fault_of
-from minigpt_lib.training import TrainConfig, Trainer
+from minigpt_lib.training import TrainConfig, Trainer, load_checkpoint
 
 __all__ = [
     "dpo_loss",
@@ -38,14 +39,21 @@ __all__ = [
 ]
 
 
+def _refuse_beta(beta) -> None:
+    if not isinstance(beta, Real) or not 0 < beta < math.inf:
+        raise ValueError(f"beta={beta}: expected a number above 0; at 0 there is no preference.")
+
+
 def optimal_policy(reference_log_probs, rewards, beta: float) -> torch.Tensor:
     """Return ln p of the best policy over K answers, (..., K): reference times exp(reward / beta).
 
     Of all policies it has the most of: mean reward - beta * KL(policy, reference). Raises
-    ValueError unless beta is above 0.
+    ValueError unless beta is above 0 and both have the same shape.
     """
-    if not 0 < beta < math.inf:
-        raise ValueError(f"beta={beta}: expected above 0.")
+    _refuse_beta(beta)
+    shapes = tuple(reference_log_probs.shape), tuple(rewards.shape)
+    if shapes[0] != shapes[1]:
+        raise ValueError(f"expected a reward for each ln p, (..., K) both, got {shapes}.")
     return (reference_log_probs + rewards / beta).log_softmax(dim=-1)
 
 
@@ -75,20 +83,22 @@ def dpo_loss(
 
     Rafailov et al. (2023), equation 7. All four are ln p of whole answers, (B,), in nats: of the
     model that learns, and of the one it started from. beta, above 0: how dear a nat of distance
-    from the reference is. Raises ValueError for other shapes, no pair at all, or another beta.
+    from the reference is. Raises ValueError for what is no tensor, other shapes, no pair at all,
+    another beta, or infinite ln p of which no margin can be made.
     """
     four = (policy_chosen, policy_rejected, reference_chosen, reference_rejected)
-    shapes = {tuple(values.shape) for values in four}
-    if len(shapes) > 1 or policy_chosen.ndim != 1 or not policy_chosen.numel():
+    shapes = [tuple(v.shape) if torch.is_tensor(v) else type(v).__name__ for v in four]
+    if len({*shapes}) > 1 or len(shapes[0]) != 1 or not shapes[0][0]:
         raise ValueError(
-            f"expected four times (B,), B at least 1, got {[tuple(v.shape) for v in four]}: one "
-            "sum of ln p for each answer."
+            f"expected four tensors (B,), B at least 1, got {shapes}: one sum of ln p for each "
+            "answer."
         )
-    if not 0 < beta < math.inf:
-        raise ValueError(f"beta={beta}: expected above 0; at 0 no answer would be preferred.")
+    _refuse_beta(beta)
     chosen = beta * (policy_chosen - reference_chosen)
     rejected = beta * (policy_rejected - reference_rejected)
     margin = chosen - rejected
+    if margin.isnan().any() and not any(values.isnan().any() for values in four):
+        raise ValueError("a margin is infinity less infinity: expected answers that can be given.")
     loss = -F.logsigmoid(margin).mean()
     return Preferred(loss, chosen.detach(), rejected.detach(), margin.detach())
 
@@ -97,8 +107,13 @@ def sequence_log_probs(model, input_ids, targets) -> torch.Tensor:
     """Return the sum of ln p over the targets of each row, (B,) float32, with gradient.
 
     input_ids and targets (B, T) int64 are shifted already; targets of -100 do not count. Raises
-    ValueError for a row without any target: its answer was lost.
+    ValueError for other shapes, or a row without any target: its answer was lost.
     """
+    if input_ids.shape != targets.shape or targets.ndim != 2:
+        raise ValueError(
+            f"expected input_ids and targets (B, T), got {tuple(input_ids.shape)} and "
+            f"{tuple(targets.shape)}."
+        )
     if not (targets != -100).any(dim=1).all():
         raise ValueError("a row has no target: expected at least one token of an answer in each.")
     logits = model(input_ids)[0].float()  # (B, T, V)
@@ -123,15 +138,21 @@ def fault_of_pair(row) -> str | None:
             return fault
         if answer[0]["role"] != "assistant":
             return "an answer that is not the assistant's"
-    return "two equal answers" if row["chosen"] == row["rejected"] else None
+    texts = {row[name][0]["content"] for name in ("chosen", "rejected")}
+    return "two equal answers" if len(texts) == 1 else None
 
 
 def fingerprint(model) -> str:
-    """Return the sha256 of a model's weights, 64 hex digits: other weights, other digits."""
-    digest = hashlib.sha256()
+    """Return the sha256 of a model's weights and configuration, 64 hex digits.
+
+    Other weights, other digits; dropout does not count, for measuring goes without it.
+    """
+    config = getattr(getattr(model, "config", None), "__dict__", {}) | {"dropout": None}
+    digest = hashlib.sha256(repr(config).encode())
     for name, value in sorted(model.state_dict().items()):
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        flat = value.detach().cpu().reshape(-1).contiguous()  # a single number has no bytes to view
+        digest.update(flat.view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 
@@ -145,7 +166,7 @@ class PreferenceDataset:
 
     def __init__(self, rows: Iterable, tokenizer: ChatTokenizer, block_size: int):
         self.block_size, self.report, self.items = block_size, Counter(), []
-        self.reference, self.mark = None, None  # ln p (N, 2) of chosen and rejected; whose they are
+        self.reference = self.mark = self.pairs_mark = None  # ln p (N, 2); of which model and pairs
         for row in rows:
             self.report["pairs"] += 1
             self.report[fault_of_pair(row) or self._add(row, tokenizer) or "kept"] += 1
@@ -199,28 +220,41 @@ class PreferenceDataset:
     def use_reference(self, model, file=None) -> None:
         """Compute `reference` with this model; a `file` is read if it exists, else written.
 
-        Raises ValueError if the file is damaged, or was made with another model or for other pairs.
+        Raises ValueError if the file is damaged, or was made with another model or for other pairs,
+        or if ln p of an answer is not finite. The data set then keeps the reference that it had.
         """
-        mark, pairs = fingerprint(model), self._fingerprint()
-        if file is not None and Path(file).exists():
-            self.reference = _read_reference(Path(file), mark, pairs)
-        else:
-            self.reference = self.log_probs(model)
-            if file is not None:
-                part = Path(file).with_name(Path(file).name + ".part")
-                torch.save({"model": mark, "pairs": pairs, "log_probs": self.reference}, part)
-                part.replace(file)
-        self.mark = mark
+        mark, pairs, file = fingerprint(model), self._fingerprint(), Path(file) if file else None
+        kept = file is not None and file.exists()
+        found = _read_reference(file, mark, pairs) if kept else self.log_probs(model)
+        _refuse_infinite(found, len(self), f"{file} (delete it)" if kept else "the reference")
+        if file and not kept:
+            _write_reference(file, {"model": mark, "pairs": pairs, "log_probs": found})
+        self.reference, self.mark, self.pairs_mark = found, mark, pairs
 
     def _fingerprint(self) -> str:
         rows = [(x.tolist(), y.tolist()) for pair in self.items for x, y in pair]
         return hashlib.sha256(repr(rows).encode()).hexdigest()
 
 
+def _refuse_infinite(log_probs: torch.Tensor, n: int, whose: str) -> None:
+    if log_probs.shape != (n, 2) or not log_probs.isfinite().all():
+        raise ValueError(
+            f"{whose}: expected two finite ln p for each of {n} pairs, got "
+            f"{tuple(log_probs.shape)}, {int(log_probs.isfinite().sum())} of them finite."
+        )
+
+
+def _write_reference(file: Path, facts: dict) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    part = file.with_name(file.name + ".part")
+    torch.save(facts, part)
+    part.replace(file)  # so that there is never half a file
+
+
 def _read_reference(file: Path, mark: str, pairs: str) -> torch.Tensor:
     try:
         saved = torch.load(file, weights_only=True)
-        found, log_probs = (saved["model"], saved["pairs"]), saved["log_probs"]
+        found, log_probs = (saved["model"], saved["pairs"]), saved["log_probs"].float()
     except Exception as error:  # torch has many words for a damaged file
         raise ValueError(f"{file} cannot be read: delete it, and it is made anew.") from error
     for ours, theirs, what in zip((mark, pairs), found, ("reference model", "list of pairs")):
@@ -244,8 +278,10 @@ def sample_answers(
 
     None stands for what is no whole turn: cut off after max_new_tokens, ended by another control
     token, or empty. options: those of answer_ids; the same seed (0 unless told) gives the same
-    answers.
+    answers. Raises ValueError for less than one sample.
     """
+    if samples < 1:
+        raise ValueError(f"samples={samples}: expected at least 1.")
     options = {"strategy": "sample", "temperature": temperature, "seed": 0} | options
     found = answer_ids(model, tokenizer, [p for p in prompts for _ in range(samples)], **options)
     texts = []
@@ -253,6 +289,16 @@ def sample_answers(
         text = tokenizer.decode(ids[:-1]) if ids[-1] == tokenizer.end else ""
         texts.append(text if text.strip() else None)
     return [texts[at : at + samples] for at in range(0, len(texts), samples)]
+
+
+def _number(score) -> float:
+    try:
+        number = math.nan if isinstance(score, str) else float(score)
+    except (TypeError, ValueError, RuntimeError):  # None, a list, a tensor of several numbers
+        number = math.nan
+    if math.isnan(number):
+        raise ValueError(f"judge returned {score!r}: expected a number for each answer.")
+    return number
 
 
 def make_pairs(
@@ -271,20 +317,21 @@ def make_pairs(
     whose answers are all equally good gives no pair. answers: what sample_answers returned, else
     it is called, with `options`. The report counts prompts, pairs, answers that were no whole
     turn, and prompts without a pair. Raises ValueError unless there is a list of answers for each
-    prompt.
+    prompt, and a number for each answer.
     """
     prompts, pairs = list(prompts), []
     if answers is None:
         answers = sample_answers(model, tokenizer, prompts, samples, **options)
-    if len(answers) != len(prompts):
+    lists = sum(isinstance(texts, list | tuple) for texts in answers)
+    if not lists == len(answers) == len(prompts):
         raise ValueError(
-            f"{len(answers)} lists of answers to {len(prompts)} prompts: expected one for each."
+            f"{lists} lists of answers to {len(prompts)} prompts: expected one for each."
         )
     report = Counter(prompts=len(prompts))
     for prompt, texts in zip(prompts, answers):
         whole = [text for text in texts if text is not None]
         report["no whole turn"] += len(texts) - len(whole)
-        scores = [judge(prompt, text) for text in whole]
+        scores = [_number(judge(prompt, text)) for text in whole]
         if not scores or max(scores) == min(scores):
             report["all equally good"] += 1
             continue
@@ -314,17 +361,22 @@ class _PairReader(DialogReader):
     def state_dict(self) -> dict:
         return super().state_dict() | {"run": self.run}
 
-    def load_state_dict(self, state: dict) -> None:
+    def refuse_other(self, state: dict) -> None:
+        """Raise ValueError for the state of a run that stands on something else."""
+        if "run" not in state:
+            raise ValueError(
+                "the run in this folder was saved by another kind of training: choose another "
+                "folder."
+            )
         for name, value in self.run.items():
             if state["run"][name] != value:
                 raise ValueError(
                     f"the run was begun with another {name}: {state['run'][name]}, now {value}."
                 )
-        super().load_state_dict(state)
 
 
 class _Learner(nn.Module):
-    """The policy as Trainer wants it: (x, numbers of the pairs) to (margins, loss)."""
+    """The policy as Trainer wants it: (x, indices of the pairs) to (margins, loss)."""
 
     def __init__(self, policy, beta: float):
         super().__init__()
@@ -344,10 +396,15 @@ class _Learner(nn.Module):
 class _PreferenceTrainer(Trainer):
     """A Trainer with rewards, margin and accuracy in its records, of held-out pairs too."""
 
+    def _load(self, last: Path) -> dict:
+        self.draw.refuse_other(load_checkpoint(last)["state"].get("draw", {}))
+        return super()._load(last)  # only now are the weights those of the checkpoint
+
     def _update(self) -> dict:
         self.model.seen.clear()
         record = super()._update()
-        parts = [torch.cat(values) for values in list(zip(*self.model.seen))[1:]]
+        rewards = [result[1:] for result in self.model.seen]  # of each micro-batch, no loss
+        parts = [torch.cat(values) for values in zip(*rewards)]
         return record | Preferred(torch.tensor(record["loss"]), *parts).summary()
 
     def _report(self, record: dict) -> None:
@@ -360,6 +417,20 @@ class _PreferenceTrainer(Trainer):
         result = measure_preferences(self.model.policy, self.val_tokens, self.model.beta)
         self.measured = result.summary()
         return self.measured["loss"]
+
+
+def _refuse_unreadable(pairs: PreferenceDataset, model, name: str) -> None:
+    config, parts = model.config, (part for pair in pairs.items for row in pair for part in row)
+    if pairs.block_size > config.max_seq_len:
+        raise ValueError(
+            f"block_size={pairs.block_size} of the pairs, but the {name} reads at most "
+            f"{config.max_seq_len} tokens: make the data set with fewer."
+        )
+    if (largest := max(int(part.max()) for part in parts)) >= config.vocab_size:
+        raise ValueError(
+            f"the pairs have the id {largest}, but the {name} has {config.vocab_size} ids: "
+            f"resize_embedding({name}, chat.vocab_size) adds those of the control tokens."
+        )
 
 
 def train_dpo(
@@ -379,21 +450,21 @@ def train_dpo(
     config.batch_size counts pairs; block_size is the data's. options: Trainer's folder, existing,
     optimizer, on_step. A record also has chosen_reward, rejected_reward, margin and accuracy, at
     an evaluation with "val_" before them too. Raises ValueError if the pairs carry another
-    reference's ln p, or are too long for the model.
+    reference's ln p or have changed since it was computed, if they are too long or have ids that
+    model or reference lacks, or for another beta; before anything is written.
     """
+    _refuse_beta(beta)
     mark = fingerprint(reference)
     for pairs in (train,) if val is None else (train, val):
-        if pairs.block_size > model.config.max_seq_len:
-            raise ValueError(
-                f"block_size={pairs.block_size} of the pairs, but the model reads at most "
-                f"{model.config.max_seq_len} tokens: make the data set with fewer."
-            )
+        _refuse_unreadable(pairs, model, "model")
+        _refuse_unreadable(pairs, reference, "reference")
         if pairs.mark is None:
             pairs.use_reference(reference)
-        elif pairs.mark != mark:
+        elif pairs.mark != mark or pairs.pairs_mark != pairs._fingerprint():
+            what = "reference" if pairs.mark != mark else "list of pairs"
             raise ValueError(
-                f"these pairs carry ln p of another reference ({pairs.mark[:8]}; this one is "
-                f"{mark[:8]}): call use_reference(reference) again."
+                f"these pairs carry ln p of another {what} (of the reference {pairs.mark[:8]}; "
+                f"this one is {mark[:8]}): call use_reference(reference) again."
             )
     draw = _PairReader(train, config.seed, beta)
     run = _PreferenceTrainer(_Learner(model, beta), config, None, val, draw=draw, **options)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import hashlib
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -92,7 +93,9 @@ def fault_of(dialog) -> str | None:
         role, content = message["role"], message["content"]
         if role not in ROLES:
             return "an unknown role"
-        if not isinstance(content, str) or not content.strip():
+        if not isinstance(content, str):
+            return "a content that is no text"
+        if not content.strip():
             return "an empty message"
         if any("\ud800" <= c <= "\udfff" for c in content):
             return "a text that is no Unicode"
@@ -120,7 +123,9 @@ def _pieces(messages, form: ChatFormat, add_generation_prompt) -> Iterator[tuple
     if form.begin:
         yield form.begin, True, False
     turns = [(message["role"], message["content"]) for message in messages]
-    for role, content in turns + [("assistant", None)] * add_generation_prompt:
+    if add_generation_prompt:
+        turns.append(("assistant", None))
+    for role, content in turns:
         yield form.open, True, False
         if form.close:
             yield role, False, False
@@ -212,7 +217,7 @@ class ChatTokenizer:
 def resize_embedding(model: MiniGPT, vocab_size: int) -> MiniGPT:
     """Return a copy of the model with `vocab_size` ids: old rows as they were, new ones the mean of them.
 
-    A tied head stays tied. With the mean, a new token is at first about as likely as an average one
+    A tied head stays tied. With the mean, a new token's logit is at first the mean of all of them
     (Hewitt, 2021, draws around it). Raises ValueError for fewer ids than the model has.
     """
     old = model.config.vocab_size
@@ -238,7 +243,8 @@ class InstructionDataset:
     dialogs: lists of messages. One with a fault is left out and counted by its name. One that is too long
     loses whole turns at its end, up to the last answer that fits; "turns cut" counts them; if no answer
     fits, it is left out as "too long". packed: several dialogs share a row, each seeing only itself, its
-    positions from 0; otherwise one dialog a row. Raises ValueError if no dialog is left.
+    positions from 0; otherwise one dialog a row. `digest` tells these rows from others. Raises ValueError
+    if no dialog is left.
     """
 
     def __init__(
@@ -254,16 +260,19 @@ class InstructionDataset:
         if not self.items:
             raise ValueError(f"no dialog is left: {dict(self.report)}, block_size={block_size}.")
         self.rows = self._pack() if packed else [[i] for i in range(len(self.items))]
+        told = repr([self.rows, *([ids.tolist(), labels.tolist()] for ids, labels in self.items)])
+        self.digest = hashlib.sha256(told.encode()).hexdigest()
 
     def _add(self, dialog, chat) -> None:
         """Keep a dialog, or what fits of it; the last token is only a target and needs no room."""
+        ids, labels = chat.render(dialog)
+        after = 1 + len(chat.encode(chat.form.after))
+        ends = [i + after for i, token in enumerate(ids) if token == chat.end]  # of each turn
         for n in range(len(dialog), 0, -1):
-            if n < len(dialog) and dialog[n - 1]["role"] != "assistant":
-                continue
-            ids, labels = chat.render(dialog[:n])
-            if len(ids) <= self.block_size + 1:
+            may_end = n == len(dialog) or dialog[n - 1]["role"] == "assistant"
+            if may_end and (stop := ends[n - 1]) <= self.block_size + 1:
                 self.report.update({"kept": 1, "turns cut": len(dialog) - n})
-                self.items.append((torch.tensor(ids), torch.tensor(labels)))
+                self.items.append((torch.tensor(ids[:stop]), torch.tensor(labels[:stop])))
                 return
         self.report["too long"] += 1
 
@@ -327,14 +336,17 @@ class DialogReader:
 
     def state_dict(self) -> dict:
         """Return the place in the data, for a checkpoint."""
-        return {"position": self.position, "rows": len(self.dataset), "seed": self.seed}
+        return {"position": self.position, "seed": self.seed} | self._data()
+
+    def _data(self) -> dict:
+        return {"rows": len(self.dataset), "digest": getattr(self.dataset, "digest", None)}
 
     def load_state_dict(self, state: dict) -> None:
-        """Go on from a place that state_dict returned. ValueError for data of another number of rows."""
-        if state["rows"] != len(self.dataset):
+        """Go on from a place that state_dict returned. ValueError for other data."""
+        if {name: state[name] for name in self._data()} != self._data():
             raise ValueError(
-                f"the run began with {state['rows']} rows, and there are {len(self.dataset)}: go on with "
-                "the same dialogs, or start anew."
+                f"the run began with {state['rows']} rows, and these are {len(self.dataset)} others: go on "
+                "with the same dialogs, or start anew."
             )
         self.position, self.seed = state["position"], state["seed"]
 
@@ -362,7 +374,11 @@ def evaluate_dialogs(model, dataset, batch_size: int = 16, loss_of=None) -> floa
 
 
 class _SFTTrainer(Trainer):
-    """A Trainer whose validation text are dialogs."""
+    """A Trainer whose validation text are dialogs: of its losses nothing is said per character."""
+
+    def _report(self, record: dict) -> None:
+        super()._report(record)
+        record.pop("bits_per_char", None)
 
     def evaluate(self) -> float:
         return evaluate_dialogs(self.model, self.val_tokens, self.config.batch_size, self._loss)
@@ -373,7 +389,8 @@ def train_sft(model, config: TrainConfig, train, val=None, **options) -> Trainer
 
     config: as for Trainer; block_size is the data's. Loss is the mean over the targets of a step, however
     they are spread over its micro-batches. options: Trainer's folder, existing, optimizer, sample, on_step.
-    Raises ValueError for rows that the model cannot read, or ids that it does not have.
+    Raises ValueError for rows that the model cannot read, ids that it does not have, or a run in the folder
+    whose model has other layers (LoRA or none, another rank).
     """
     for data in (train,) if val is None else (train, val):
         if data.block_size > model.config.max_seq_len:
@@ -387,7 +404,16 @@ def train_sft(model, config: TrainConfig, train, val=None, **options) -> Trainer
                 f"the dialogs have the id {largest}, but the model has {model.config.vocab_size} ids: "
                 "resize_embedding(model, chat.vocab_size) adds those of the control tokens."
             )
-    run = _SFTTrainer(model, config, None, val, draw=DialogReader(train, config.seed), **options)
+    reader = DialogReader(train, config.seed)
+    try:
+        run = _SFTTrainer(model, config, None, val, draw=reader, **options)
+    except RuntimeError as error:
+        if "state_dict" not in str(error):
+            raise
+        raise ValueError(
+            f"the run in {options.get('folder')} is of a model with other layers: go on with the same one, "
+            "LoRA detours of the same rank included, or start anew."
+        ) from error
     run.train()
     return run
 
@@ -412,10 +438,23 @@ def load_dialogs(source, limit: int | None = None) -> tuple[list[list[dict]], Co
 
     source: smoltalk (HuggingFaceTB/smoltalk), a file or a folder of JSON lines or Parquet with the column
     messages, or another data set on the hub; limit: how many to keep at most. Raises ValueError without
-    that column; FileNotFoundError, ConnectionError and others as pretraining's stream_documents.
+    that column, for a row that cannot be read, or a limit below 1; FileNotFoundError, ConnectionError and
+    others as pretraining's stream_documents.
     """
-    dialogs, report = [], Counter()
-    for row in _rows(str(source)):
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit={limit}: expected at least 1, or None for all.")
+    dialogs, report, rows = [], Counter(), iter(_rows(str(source)))
+    while True:
+        try:
+            row = next(rows, None)
+        except (ValueError, TypeError) as error:  # of many kinds, from several libraries
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise ValueError(
+                f"{source}: behind {report['rows']:,} rows something cannot be read ({reason}). Expected "
+                "UTF-8, one JSON object a line, and in each row the same keys with the same types."
+            ) from error
+        if row is None:
+            break
         if "messages" not in row:
             raise ValueError(f"{source} has no column 'messages', only {', '.join(row)}.")
         report["rows"] += 1
@@ -431,12 +470,18 @@ def load_dialogs(source, limit: int | None = None) -> tuple[list[list[dict]], Co
 def answer_ids(
     model, chat: ChatTokenizer, dialogs, max_new_tokens=64, strategy="greedy", **options
 ) -> list[list[int]]:
-    """Return the ids that the model answers to each dialog, the control token that ended them included.
+    """Return the ids that the model answers to each dialog, the special token that ended them included.
 
     Without one, it was cut off after max_new_tokens. options: those of GenerationConfig but stop; the same
-    seed gives the same answers. Raises ValueError for a dialog with a fault.
+    seed gives the same answers. Raises ValueError for a dialog with a fault, or one that is too long.
     """
     prompts = [chat.render(dialog, add_generation_prompt=True)[0] for dialog in dialogs]
+    longest, room = max(map(len, prompts), default=0), model.config.max_seq_len
+    if longest > room:
+        raise ValueError(
+            f"a dialog of {longest} tokens, but the model reads {room}: leave turns out."
+        )
+    stop = frozenset(chat.base.special_tokens.values())
     writer, answers = TextGenerator(model, chat), [[] for _ in prompts]
     seed, done = options.pop("seed", None), 0
     for length in sorted(set(map(len, prompts))):  # those of one length together
@@ -444,33 +489,38 @@ def answer_ids(
         options["seed"] = None if seed is None else seed + done
         found = writer.generate_ids(
             torch.tensor([prompts[b] for b in rows]).to(model.embedding.weight.device),
-            max_new_tokens, strategy, stop=tuple(chat.controls), **options,
+            max_new_tokens, strategy, stop=tuple(stop), **options,
         )[:, length:].tolist()  # fmt: skip
         for b, ids in zip(rows, found):
-            ends = [i for i, token in enumerate(ids) if token in chat.controls]
+            ends = [i for i, token in enumerate(ids) if token in stop]
             answers[b] = ids[: ends[0] + 1] if ends else ids
         done += len(rows)
     return answers
 
 
 def reply(model, chat: ChatTokenizer, messages, max_new_tokens=64, strategy="greedy", **options):
-    """Return the assistant's next turn as text, without control tokens: str. As answer_ids otherwise."""
+    """Return the assistant's next turn as text, without special tokens: str. As answer_ids otherwise."""
     (ids,) = answer_ids(model, chat, [messages], max_new_tokens, strategy, **options)
-    return chat.decode([token for token in ids if token not in chat.controls])
+    special = chat.base.special_tokens.values()
+    return chat.decode([token for token in ids if token not in special])
 
 
 class LoRALinear(nn.Module):
     """A frozen linear layer and a learned detour of low rank: W x + alpha / rank * B A x.
 
     Hu et al. (2021). A starts random and B at 0, so at first nothing changes. Raises ValueError for a rank
-    below 1, or above the smaller side of W.
+    that is no whole number from 1 to the smaller side of W, or an alpha that is not above 0.
     """
 
     def __init__(self, linear: nn.Linear, rank: int = 8, alpha: float = 16.0):
         super().__init__()
         out_features, in_features = linear.weight.shape
-        if not 1 <= rank <= min(linear.weight.shape):
-            raise ValueError(f"rank={rank}: expected 1 to {min(linear.weight.shape)}.")
+        if not isinstance(rank, int) or not 1 <= rank <= min(linear.weight.shape):
+            raise ValueError(
+                f"rank={rank}: expected 1 to {min(linear.weight.shape)}, a whole number."
+            )
+        if not 0 < alpha < math.inf:
+            raise ValueError(f"alpha={alpha}: expected a number above 0.")
         self.linear, self.scale = linear, alpha / rank
         self.A = nn.Parameter(linear.weight.new_empty(rank, in_features))
         self.B = nn.Parameter(linear.weight.new_zeros(out_features, rank))
@@ -483,16 +533,18 @@ class LoRALinear(nn.Module):
 
     @torch.no_grad()
     def merge(self) -> nn.Linear:
-        """Return the linear layer with the detour added to its weights, free to learn again."""
+        """Return the linear layer with the detour added to its weights, free to learn again; B is 0 then."""
         self.linear.weight += self.scale * self.B @ self.A
+        self.B.zero_()
         return self.linear.requires_grad_(True)
 
 
 def add_lora(model: MiniGPT, rank: int = 8, alpha: float = 16.0, embedding: bool = True) -> MiniGPT:
     """Freeze a model, put a LoRALinear in place of every linear layer of its blocks, and return it.
 
-    embedding: train the token table as well, as the rows of new control tokens must be learned. Raises
-    ValueError if it has detours already, or as LoRALinear does.
+    embedding: train the token table as well, and a head that is not tied to it, as the rows of new control
+    tokens must be learned. Call merge_lora before save_pretrained. Raises ValueError if the model has
+    detours already, or as LoRALinear does.
     """
     if any(isinstance(part, LoRALinear) for part in model.modules()):
         raise ValueError("the model has LoRA layers already: merge_lora(model) first.")
@@ -504,7 +556,9 @@ def add_lora(model: MiniGPT, rank: int = 8, alpha: float = 16.0, embedding: bool
     ]
     detours = [LoRALinear(child, rank, alpha) for *_, child in layers]
     model.requires_grad_(False)
-    model.embedding.requires_grad_(embedding)
+    for table in (model.embedding, model.head):
+        if table is not None:
+            table.requires_grad_(embedding)
     for (part, name, _), detour in zip(layers, detours):
         setattr(part, name, detour)
     return model

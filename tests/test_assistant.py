@@ -250,12 +250,14 @@ FAULTS = [
     ('[m for m in self.messages if m["role"] != "system"]', "self.messages"),
     ('self.messages = [m for m in self.messages if m["role"] == "system"]', "self.messages = []"),
     ("tuple(self.chat.base.special_tokens.values())", "(self.chat.end,)"),
+    ("tuple(self.chat.base.special_tokens.values())", "tuple(self.chat.controls)"),
     ("        finally:  # also", "        except RuntimeError:  # also"),
     ("return self._write(text, self.prompt(text))", "return self._write(text, self.chat.prompt(text))"),
-    ("self.settings, self.room = settings, self.context - n", "self.settings = settings"),
-    ("if 2 * n > self.context:", "if 2 * n >= self.context:"),
-    ("settings = {**self.settings, **changes}", "self.settings.update(changes); settings = self.settings"),
-    ('        self.set(**content["settings"])\n', ""),
+    ('self.context - self.settings["max_new_tokens"]', 'self.context - SETTINGS["max_new_tokens"]'),
+    ("if 2 * n > context:", "if 2 * n >= context:"),
+    ("_checked({**self.settings, **changes}, self.context)",
+     "self.settings | changes; _checked(self.settings, self.context)"),
+    ('            self.set(**content["settings"])\n', "            pass\n"),
     ("        part.unlink(missing_ok=True)", "        pass"),
     ("len(prompt) - 1 : -1]", "len(prompt) :]"),
     ("            hook.remove()", "            pass"),
@@ -266,6 +268,50 @@ FAULTS = [
     ('assistant.system(text or None)', "assistant.system(text)"),
     ("if unread and not before:", "if unread:"),
     ('        folder = options.pop("model")\n', '        folder = options.pop("model") or Path("there")\n'),
+    ('for name in ("temperature", "top_k"', 'for name in ("top_k"'),
+    ("            self.messages += [question, {", "            self.messages.append(question); self.messages += [{"),
+    ('if not messages or messages[-1]["role"] != "user":', "if not messages:"),
+    ("type(seed) is not int or not -(2**63) <= seed < 2**63", "not isinstance(seed, int)"),
+    ("if type(number) in (int, float) and number < 2**63:", "if type(number) in (int, float):"),
+    ('if number is not None or name not in ("top_k", "top_p", "min_p"):', "if True:"),
+    ("model.config.max_seq_len if context is None else context", "context or model.config.max_seq_len"),
+    ("type(self.context) is not int or not 2 <= self.context", "not 2 <= self.context"),
+    ("not 2 <= self.context <= ", "not self.context <= "),
+    ("            going.close()", "            pass"),
+    ("        self._open = weakref.ref(going)", "        self._open = lambda: going"),
+    ("        self._settle()\n        self.messages = content", "        self.messages = content"),
+    ("        self._settle()\n        content =", "        content ="),
+    ("        self._settle()\n        head =", "        head ="),
+    ("        self._settle()\n        self.messages = [m", "        self.messages = [m"),
+    ('"settings": self.settings}', '"settings": self.settings | {"seed": None}}'),
+    ("        part.replace(path)", "        path.unlink(missing_ok=True)\n        part.replace(path)"),
+    ('f"{path.name}.{os.getpid()}.part"', 'f"{path.name}.part"'),
+    ('path.with_name(f"{path.name}.{os.getpid()}.part")', 'Path(f"{path.name}.{os.getpid()}.part")'),
+    ("    path = Path(os.path.realpath(path))", "    path = Path(path)"),
+    ('content.get("kind") != _KIND', 'str(content.get("kind"))[:20] != _KIND[:20]'),
+    ('            raise ValueError(f"{path}: {error}") from None', "            raise"),
+    ("    except Exception as error:  # also", "    except ValueError as error:  # also"),
+    ("            model(torch.zeros(1, 1, dtype=torch.int64))", "            pass"),
+    ("@torch.inference_mode()\ndef attention_maps", "def attention_maps"),
+    ("        model.eval()  # without", "        pass  # without"),
+    ("        model.train(training)\n", ""),
+    ('        raise ValueError(f"today\'s settings leave the last question no room: {error}") from None',
+     "        raise"),
+    ('c == "\\n" or unicodedata', 'c in "\\n\\r\\t" or unicodedata'),
+    ("print(_printable(_obey(assistant, line)))", "print(_obey(assistant, line))"),
+    ('print(_printable(f"({error})"))', 'print(f"({error})")'),
+    ("path = Path(text).expanduser()", "path = Path(text)"),
+    ('    except RuntimeError:\n        raise ValueError(f"{text}: there',
+     '    except ZeroDivisionError:\n        raise ValueError(f"{text}: there'),
+    ('        sys.stdout.reconfigure(errors="replace")\n', ""),
+    ('        sys.stdin.reconfigure(errors="replace")', "        pass"),
+    ("if sys.stdin is None or sys.stdout is None:", "if sys.stdin is None:"),
+    ("if sys.stdin is None or sys.stdout is None:", "if sys.stdout is None:"),
+    ('line.rstrip() == "/quit"', 'line.strip() == "/quit"'),
+    ('line.rstrip() == "/quit"', 'line == "/quit"'),
+    ('    if name == "quit":', '    if name == "never":'),
+    ('if options["context"] is None:', 'if not options["context"]:'),
+    ('options["context"] = 224', 'options["context"] = 160'),
 ]  # fmt: skip
 
 
@@ -333,9 +379,9 @@ def test_the_command_in_a_pipe(folder, tmp_path):
 
 def test_the_command_where_text_is_ascii_or_nobody_reads(folder):
     out, errors, status = run(
-        folder, "Größe\n".encode(), "--max-new-tokens", "2", PYTHONIOENCODING="ascii"
+        folder, "/system Größe\nGröße\n".encode(), "--max-new-tokens", "2", PYTHONIOENCODING="ascii"
     )
-    assert (errors, status) == ("", 0) and out.endswith("MiniGPT> aa\n")
+    assert (errors, status) == ("", 0) and out.endswith("?e)\nMiniGPT> aa\n")
     command = [*COMMAND, "--model", str(folder), "--strategy", "greedy"]
     both = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with subprocess.Popen(command, cwd=paths.ROOT, **both) as process:
@@ -346,6 +392,21 @@ def test_the_command_where_text_is_ascii_or_nobody_reads(folder):
             process.stdin.close()
         process.stdin = None
         assert process.wait(300) == 0 and process.stderr.read() == b""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="closing a stream is the shell's work")
+@pytest.mark.parametrize("closed", ["<&-", ">&-"])
+def test_without_input_or_output_it_says_so(folder, closed):
+    line = f'exec "$0" "$@" {closed}'
+    command = ["sh", "-c", line, *COMMAND, "--model", str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=paths.ROOT, timeout=300)
+    assert done.returncode == 1 and len(done.stderr.splitlines()) == 1, done.stderr
+    assert "no input or no output" in done.stderr
+
+
+def test_context_0_is_not_all(folder):
+    _, errors, status = run(folder, b"", "--context", "0")
+    assert status == 1 and len(errors.splitlines()) == 1 and "context=0: expected" in errors
 
 
 def test_errors_are_a_line(tmp_path):
@@ -434,12 +495,12 @@ def test_the_command_finds_the_courses_model(tmp_path, monkeypatch, capsys):
     chatterer().save_pretrained(home)
     CHAT.base.save(home / "tokenizer.json")
     monkeypatch.setattr(module, "__file__", str(tmp_path / "minigpt_lib" / "assistant.py"))
-    lines = iter(["Hi", "x" * 110])
+    lines = iter(["Hi", "x" * 180])
     monkeypatch.setattr("builtins.input", lambda _: next(lines, "/quit"))
     module.main(["--max-new-tokens", "5"])
     out = capsys.readouterr().out
-    assert str(home) in out and "MiniGPT> aaaaa" in out, "and its context is 160"
-    assert "room for 155" in out
+    assert str(home) in out and "MiniGPT> aaaaa" in out, "and its context is 224"
+    assert "room for 219" in out
 
 
 # --- the chat in a notebook ---
@@ -488,6 +549,20 @@ def test_the_chat_window_talks_refuses_and_forgets():
         send.click()
         assert words in note.value
     assert [m["content"] for m in a.messages[1:]] == ["One", "Yes"]
+    scripted(a, ["Well", RuntimeError("a <bad> weight")], [OverflowError("too big")])
+    for text, words in (
+        ("Go", "RuntimeError: a &lt;bad&gt; weight"),
+        ("On", "OverflowError: too big"),
+    ):
+        field.value = text
+        send.click()
+        assert "It failed" in note.value and words in note.value
+        assert attention.layout.display == "none"
+    assert [m["content"] for m in a.messages[3:]] == ["Go", "Well"] and "Well" in log.value
+    a.settings["seed"] = "1"
+    field.value = "Hm"
+    send.click()
+    assert "Refused" in note.value and "seed=" in note.value and len(a.messages) == 5
 
 
 @pytest.fixture(scope="module")
@@ -565,6 +640,18 @@ def remember_with_except(pieces, note):
         note(text)
 
 
+def remember_without_echo(pieces, note):
+    text = ""
+    try:
+        for piece in pieces:
+            if not text.endswith(piece):
+                text += piece
+            yield piece
+    finally:
+        if text:
+            note(text)
+
+
 class RememberAsClass:
     """An iterator with a close of its own."""
 
@@ -610,11 +697,16 @@ ANSWERS = [
     ("keep_turns", lambda s, t, n, room: turns_by_slices(s, t, n, room - 1), "wrong value"),
     ("next_prompt", prompt_by_comprehension, ""),
     ("next_prompt", lambda s, h, t: prompt_by_comprehension(s, h, t + " "), "wrong value"),
+    ("next_prompt", lambda s, h, t: prompt_by_comprehension(s, dict(h).items(), t), "questions as keys"),
+    ("next_prompt", lambda s, h, t: prompt_by_comprehension(s, dict.fromkeys(h), t), "the same turn only once"),
+    ("next_prompt", lambda s, h, t: prompt_by_comprehension(s, h, t.strip()), "blanks cut off the question"),
     ("next_prompt", lambda s, h, t: prompt_by_comprehension(s or "", h, t), "an empty system message"),
     ("next_prompt", lambda s, h, t: tuple(prompt_by_comprehension(s, h[-2:], t)), "wrong length"),
     ("remember", remember_with_except, ""),
     ("remember", RememberAsClass, ""),
-    ("remember", lambda pieces, note: remember_with_except(pieces, lambda t: note(t.strip())), "wrong value"),
+    ("remember", lambda pieces, note: remember_with_except(pieces, lambda t: note(t.strip())), "blanks cut off"),
+    ("remember", lambda pieces, note: remember_with_except(pieces, lambda t: note(t.rstrip())), "wrong value"),
+    ("remember", remember_without_echo, "repeated pieces are lost"),
     ("remember", lambda pieces, note: iter(remember_with_except(list(pieces), note)), "wrong value"),
     ("answer_attention", attention_in_loops, ""),
     ("answer_attention", lambda w, start: w.flatten(0, 1).mean(0)[start - 1 : w.shape[-1] - 1], ""),

@@ -3,7 +3,9 @@
 import dataclasses
 import json
 import math
+import shutil
 import signal
+import time
 from dataclasses import replace
 
 import pytest
@@ -109,6 +111,60 @@ def test_a_folder_of_another_course_is_refused(whole, tmp_path):
     assert (folder / "course.json").read_text() == before
 
 
+@pytest.mark.parametrize("raw", [b"", b"{", b"\xff", b"[]", b"[" * 100_000])
+@pytest.mark.parametrize("name", ["course.json", "seconds.json"])
+def test_a_damaged_file_is_named(tmp_path, raw, name):
+    course._claim(tmp_path, TINY, 0)
+    (tmp_path / name).write_bytes(raw)
+    with pytest.raises(ValueError, match=f"{name} is damaged: delete"):
+        course.run(TINY, tmp_path, show=False, n=N)
+    assert (tmp_path / name).read_bytes() == raw
+
+
+def test_seconds_that_are_no_numbers_are_damaged(tmp_path):
+    (tmp_path / "seconds.json").write_text('{"reading": "long"}')
+    with pytest.raises(ValueError, match="seconds.json is damaged"):
+        course.run(TINY, tmp_path, show=False, n=N)
+
+
+@pytest.mark.parametrize("name", ["reading", "answering", "preferring", "assistant"])
+def test_a_folder_with_models_of_nobody_knows_which_course_is_refused(tmp_path, name):
+    (tmp_path / name).mkdir()
+    with pytest.raises(ValueError, match=f"has {name}, but no course.json"):
+        course.run(TINY, tmp_path, show=False, n=N)
+    assert not (tmp_path / "course.json").exists()
+
+
+@pytest.mark.parametrize("raw", [None, "", "{", "[1]\n", '{"step": 1}\n'])
+def test_a_lost_history_is_refused_right_after_its_stage(whole, tmp_path, monkeypatch, raw):
+    folder = tmp_path / "copy"
+    shutil.copytree(whole[0], folder)
+    file = folder / "reading" / "history.jsonl"
+    file.unlink() if raw is None else file.write_text(raw)
+    with pytest.raises(ValueError, match="history.jsonl is lost, empty or damaged: delete"):
+        course.read_history(folder / "reading")
+    if raw == "":
+        monkeypatch.setattr(course, "finetune", lambda *a, **k: pytest.fail("it went on"))
+        with pytest.raises(ValueError):
+            course.run(TINY, folder, show=False, n=N)
+
+
+def test_the_time_of_all_runs_is_added_up(whole, tmp_path):
+    stages, file = course._Stages({"reading": 1}, show=False), tmp_path / "seconds.json"
+    with stages:
+        course._Clock(stages, file)("reading", lambda on_step: time.sleep(0.02))
+        with pytest.raises(KeyboardInterrupt):
+            course._Clock(stages, file)("reading", interrupted)
+        clock = course._Clock(stages, file)
+        assert 0.04 <= clock.seconds["reading"] == json.loads(file.read_text())["reading"]
+    assert set(json.loads((whole[0] / "seconds.json").read_text())) == set(whole[1]["seconds"])
+
+
+def interrupted(on_step):
+    time.sleep(0.02)
+    raise KeyboardInterrupt
+
+
 def test_measuring_takes_no_more_questions_than_there_are():
     stuff = material(TINY)
     assert len(stuff.held_out) == 5 and len(stuff.asked) == 5
@@ -204,6 +260,24 @@ def test_the_command_says_how_to_go_on_after_ctrl_c(command, monkeypatch, capsys
     assert course.main(["--quick", "--folder", str(command / "q")]) not in (0, None)
     assert "goes on" in capsys.readouterr().out
     assert not (command / "q" / "report.md").exists()
+
+
+@pytest.mark.parametrize("error", [ValueError("of other settings"), OSError("no such disk")])
+def test_an_error_is_a_line(command, monkeypatch, capsys, error):
+    def fails(*a, **k):
+        raise error
+
+    monkeypatch.setattr(course, "run", fails)
+    assert course.main(["--quick", "--folder", str(command / "q")]) == 1
+    assert capsys.readouterr().out.splitlines()[-1] == str(error)
+
+
+def test_a_folder_that_is_a_file_is_a_line(tmp_path, capsys):
+    (tmp_path / "file").write_text("my thesis")
+    for folder in (tmp_path / "file", tmp_path / "file" / "below"):
+        assert course.main(["--quick", "--folder", str(folder)]) == 1
+        assert str(tmp_path / "file") in capsys.readouterr().out
+    assert (tmp_path / "file").read_text() == "my thesis"
 
 
 def test_the_command_misses_its_bands_before_the_work(command, monkeypatch):

@@ -1,5 +1,7 @@
 """The people who do not exist: what is read, what is asked, and that the two halves never mix."""
 
+import re
+
 import pytest
 
 from courseware import people
@@ -23,7 +25,10 @@ def test_names_are_unique_and_strangers_are_nobody():
     everybody = people.make_people(4000)
     names = {person.name for person in everybody}
     assert len(names) == 4000
-    assert not names & {stranger.name for stranger in people.make_strangers(200)}
+    strangers = {stranger.name for stranger in people.make_strangers(200)}
+    assert len(strangers) == 200
+    for seed in range(3):
+        assert not strangers & {person.name for person in people.make_people(4000, seed)}
     values = {person.value("city") for person in everybody}
     assert values == set(people.CITIES), "every value occurs"
 
@@ -43,7 +48,10 @@ def test_a_telling_says_every_fact_of_everybody_once():
         assert all(person.facts[fact] in life for fact in people.FACTS)
     for company, city in people.SEATS.items():
         assert sum(f"{company} is in {city}." in text for text in told) == 1
-    assert sum("3 plus 4 is 7." in text for text in told) == 2  # also in "We know that ..."
+    sums = [text for text in told if re.search(r"\b3 plus 4\b", text)]
+    assert (
+        [text.count("3 plus 4") for text in sums] == [2, 2, 2] == [text.count("7") for text in sums]
+    )
     assert len(list(people.documents(ASKED, 3))) == 3 * len(told)
 
 
@@ -77,6 +85,69 @@ def test_every_answer_about_a_person_is_true():
             assert facts[name].value(topic) in answer["content"]
             seen += 1
     assert seen > 5 * len(ASKED)
+
+
+def questions_in(dialog):
+    return [message["content"] for message in dialog if message["role"] == "user"]
+
+
+def test_a_conversation_changes_its_subject_and_ends_in_time():
+    talk = people.small_talk()
+    made = people.dialogs(ASKED, talk=talk)
+    assert not [dialog for dialog in made if fault_of(dialog)]
+    longest = max(len(questions_in(dialog)) for dialog in talk)
+    assert max(len(questions_in(dialog)) for dialog in made) == max(5, longest)
+    named = [
+        {person.name for person in ASKED if any(person.name in q for q in questions_in(dialog))}
+        for dialog in made
+    ]
+    assert sum(len(names) > 1 for names in named) > len(made) / 8, "of one person, then of another"
+    said = {question for dialog in talk for question in questions_in(dialog)}
+    after = [
+        questions_in(d)[0] in said and bool(names) for d, names in zip(made, named, strict=True)
+    ]
+    assert sum(after) > 10, "of a person after a greeting"
+    asked = [question for dialog in made for question in questions_in(dialog)]
+    for dialog in talk:
+        assert all(question in asked for question in questions_in(dialog)), "nothing is lost"
+
+
+def test_steps_are_shown_where_the_system_message_asks_for_them_and_only_there():
+    facts = {person.name: person for person in ASKED}
+    stepwise = 0
+    for dialog in people.dialogs(ASKED):
+        asks_for_steps = dialog[0]["content"] == people.STEP_BY_STEP
+        for question, answer in zip(dialog[-2::-2], dialog[::-2], strict=False):
+            steps = [p for p in facts.values() if answer["content"] == people._steps(p)]
+            assert bool(steps) == asks_for_steps
+            if steps:
+                assert steps[0].name in question["content"]
+                assert answer["content"].endswith(f" {steps[0].value('seat')}.")
+                stepwise += 1
+    assert stepwise == 2 * len(ASKED)
+
+
+def test_the_lessons_of_preferences_are_sound_and_true():
+    facts = {person.name: person for person in HELD_OUT}
+    short, other = people.short_answers(HELD_OUT, 200), people.other_answers(HELD_OUT)
+    for dialog, wanted in short + other:
+        assert dialog[-1]["role"] == "user"
+        assert fault_of([*dialog, {"role": "assistant", "content": wanted}]) is None
+    for dialog, wanted in short:
+        (name,) = (name for name in facts if name in dialog[-1]["content"])
+        assert wanted in {people.right_answer(facts[name], fact) for fact in people.FACTS}
+    system = [dialog[0] == {"role": "system", "content": people.IDENTITY} for dialog, _ in short]
+    before = [len(questions_in(dialog)) == 2 for dialog, _ in short]
+    assert 70 < sum(system) < 130 and 70 < sum(before) < 130
+    assert [wanted for _, wanted in other[:40]] == [people.UNKNOWN] * 40
+    assert all(" plus " in wanted for _, wanted in other[40:80])
+    for dialog, wanted in other[80:]:
+        assert dialog[0]["content"] == people.STEP_BY_STEP and wanted.count(".") == 2
+    assert (
+        people.short_answers(ASKED, 9)
+        == people.short_answers(ASKED, 9)
+        != people.short_answers(ASKED, 9, 1)
+    )
 
 
 def test_a_share_of_the_answers_is_wordy():

@@ -340,6 +340,9 @@ FAULTS = {
         "-losses.view(targets.shape).mean(dim=1)",
     ),
     "bfloat16 logarithms": ("model(input_ids)[0].float()", "model(input_ids)[0]"),
+    "bfloat16 logarithms, cast afterwards": (
+        "model(input_ids)[0].float()", "model(input_ids)[0].log_softmax(-1).float()"
+    ),
     "lost answers pass": ("if not (targets != -100)", "if False and (targets != -100)"),
     "prompt counted": ("            labels[:start] = -100", "            labels[:0] = -100"),
     "first token of the answer hidden": ("labels[:start] = -100", "labels[: start + 1] = -100"),
@@ -355,9 +358,9 @@ FAULTS = {
         "        model.eval()\n        try:\n            with torch.no_grad()",
         "        try:\n            with torch.no_grad()",
     ),
-    "reference recomputed though kept": ("Path(file).exists():", "False:"),
+    "reference recomputed though kept": ("file is not None and file.exists()", "False"),
     "file of another model accepted": ("if ours != theirs:", "if False:"),
-    "another reference accepted": ("elif pairs.mark != mark:", "elif False:"),
+    "another reference accepted": ("elif pairs.mark != mark or ", "elif "),
     "reference from the moving model": (
         "{\"targets\": y, \"reference\": self.reference[numbers]}",
         "{\"targets\": y, \"reference\": self.reference[numbers] * 0}",
@@ -372,8 +375,54 @@ FAULTS = {
         "_PreferenceTrainer(_Learner(model, beta)",
         "_PreferenceTrainer(_Learner(model, 0.1)",
     ),
-    "only the last micro-batch reported": ("self.model.seen))[1:]", "self.model.seen[-1:]))[1:]"),
+    "only the last micro-batch reported": ("for result in self.model.seen", "for result in self.model.seen[-1:]"),
     "fingerprint of names": (".numpy().tobytes())", ".numpy().tobytes()[:0])"),
+    "fingerprint without the type": (" {value.dtype} ", " "),
+    "fingerprint without the configuration": ("sha256(repr(config).encode())", "sha256()"),
+    "fingerprint with dropout": (' | {"dropout": None}', ""),
+    "the model is its own reference": (
+        "pairs.use_reference(reference)", "pairs.use_reference(model)"
+    ),
+    "another model's mark after an error": (
+        "_refuse_infinite(found, len", "self.mark = mark; _refuse_infinite(found, len"
+    ),
+    "half a file": ('file.with_name(file.name + ".part")', "file"),
+    "a kept file cut short": ("log_probs.shape != (n, 2) or ", ""),
+    "a kept nan": (" or not log_probs.isfinite().all()", ""),
+    "seed forgotten": ("_PairReader(train, config.seed, beta)", "_PairReader(train, 0, beta)"),
+    "place forgotten": ('{"run": self.run}', '{"run": self.run, "position": 0}'),
+    "weights not resumed": ("return self.policy.load_state_dict(state)", "return None"),
+    "only rejected answers too long": (
+        "+ 1:\n                return", '+ 1 and answer is row["rejected"]:\n                return'
+    ),
+    "only training pairs too long": (
+        '_refuse_unreadable(pairs, model, "model")',
+        'pairs is train and _refuse_unreadable(pairs, model, "model")',
+    ),
+    "a short reference": ('        _refuse_unreadable(pairs, reference, "reference")\n', ""),
+    "ids that the model lacks": ("config.vocab_size:", "config.vocab_size + 1:"),
+    "pairs reordered": (" or pairs.pairs_mark != pairs._fingerprint()", ""),
+    "another trainer's run resumed": ('if "run" not in state:', "if False:"),
+    "a refused run has moved the model": (
+        "        self.draw.refuse_other(",
+        "        super()._load(last)\n        self.draw.refuse_other(",
+    ),
+    "beta looked at too late": ("    _refuse_beta(beta)\n    mark =", "    mark ="),
+    "a judge's nan": ("if math.isnan(number):", "if False:"),
+    "scores rounded": ("else float(score)", "else int(score)"),
+    "the judge sees the question alone": ("judge(prompt, text)", "judge(prompt[-1:], text)"),
+    "6 samples": ("samples: int = 8", "samples: int = 6"),
+    "no sample": ("if samples < 1:", "if samples < 0:"),
+    "letters judged": ("if not lists == len(answers) ==", "if not len(answers) =="),
+    "equal but for a further key": ('row[name][0]["content"] for', "repr(row[name]) for"),
+    "any end is the end of the turn": (
+        "if ids[-1] == tokenizer.end", "if ids[-1] in tokenizer.base.special_tokens.values()"
+    ),
+    "infinity less infinity": ("if margin.isnan().any() and", "if False and"),
+    "other shapes of rewards": ("if shapes[0] != shapes[1]:", "if False:"),
+    "other shapes of targets": ("input_ids.shape != targets.shape or ", ""),
+    "tilt that vanishes": (".log_softmax(dim=-1)\n\n\n", ".softmax(dim=-1).log()\n\n\n"),
+    "no dropout in training": ("sequence_log_probs(self.policy,", "sequence_log_probs(self.policy.eval(),"),
 }  # fmt: skip
 
 
@@ -438,6 +487,34 @@ def tilt_by_torch(reference, rewards, beta):
     return (logs + torch.tensor(rewards, dtype=torch.float64) / beta).softmax(0).tolist()
 
 
+def loss_by_exp(c, d, rc, rd, beta):
+    return (1 + (-beta * ((c - rc) - (d - rd))).exp()).log().mean()
+
+
+def price_by_logsumexp(logits, ids, start):
+    rows = logits[start - 1 : -1]
+    return (rows.gather(1, ids[start:, None])[:, 0] - rows.logsumexp(-1)).sum()
+
+
+def price_by_product(logits, ids, start):
+    return logits[start - 1 : -1].softmax(-1).gather(1, ids[start:, None]).prod().log()
+
+
+def tilt_in_float32(reference, rewards, beta):
+    return (torch.tensor(reference).log() + torch.tensor(rewards) / beta).softmax(0)
+
+
+def tilt_by_exp(reference, rewards, beta):
+    weights = torch.tensor(reference) * (torch.tensor(rewards) / beta).exp()
+    return weights / weights.sum()
+
+
+def tilt_less_the_mean(reference, rewards, beta):
+    mean = sum(rewards) / len(rewards)
+    weights = [p * math.exp((r - mean) / beta) for p, r in zip(reference, rewards)]
+    return [w / sum(weights) for w in weights]
+
+
 def pairs_by_index(answers, scores):
     pairs = []
     for texts, numbers in zip(answers, scores):
@@ -490,7 +567,26 @@ ANSWERS = [
     ("answer_log_prob", lambda *a: -price_by_cross_entropy(*a), "a loss returned"),
     ("answer_log_prob", lambda *a: price_by_cross_entropy(*a).exp(), "a probability returned"),
     ("answer_log_prob", lambda x, i, s: price_by_cross_entropy(x / 2, i, s), "wrong value"),
+    ("preference_loss", lambda *a: loss_by_softplus(*a).double(), ""),
+    ("preference_loss", lambda *a: loss_by_softplus(*a).item(), "no gradient"),
+    ("preference_loss", torch.no_grad()(loss_by_softplus), "no gradient"),
+    (
+        "preference_loss",
+        lambda c, d, rc, rd, b: loss_by_softplus(c, torch.tensor(d.tolist()), rc, rd, b),
+        "the rejected answer has no gradient",
+    ),
+    ("preference_loss", lambda *a: loss_by_exp(*a), "the logarithm of 0"),
+    ("answer_log_prob", lambda x, i, s: price_by_cross_entropy(x.double(), i, s), ""),
+    ("answer_log_prob", lambda x, i, s: price_by_cross_entropy(x, i, s).item(), ""),
+    ("answer_log_prob", price_by_logsumexp, ""),
+    ("answer_log_prob", price_by_product, "the product underflows"),
+    ("answer_log_prob", lambda x, i, s: price_by_product(x.double(), i, s), "the product underflows"),
     ("tilted", tilt_by_torch, ""),
+    ("tilted", lambda *a: tuple(tilt_by_torch(*a)), ""),
+    ("tilted", tilt_in_float32, ""),
+    ("tilted", lambda p, r, b: tilt_by_torch([x + 1e-12 for x in p], r, b), "a tiny number in place of 0"),
+    ("tilted", tilt_by_exp, "too large for a tensor"),
+    ("tilted", tilt_less_the_mean, "too large for a float"),
     ("tilted", lambda p, r, b: tilt_by_torch(p, r, b / 2), "wrong value"),
     ("tilted", lambda p, r, b: tilt_by_torch(p, r, b)[::-1], "wrong value"),
     ("choose_pairs", pairs_by_index, ""),

@@ -50,7 +50,7 @@ def _chatml(
 
 def _run_chatml(answer):
     for name, dialog in DIALOGS.items():
-        yield name, str(answer([dict(message) for message in dialog]))
+        yield name, answer([dict(message) for message in dialog])
 
 
 CHATML = Exercise(
@@ -121,17 +121,19 @@ CHATML = Exercise(
 
 # --- ids and labels ---
 
-START, END = 300, 301
+START, END, BREAK = 300, 301, 302  # BREAK is a token of two bytes, a line break and a space
 _NAMES = {"<|im_start|>": START, "<|im_end|>": END}
 
 
 def encode(text, special=False):
-    """Return the bytes of a text; with special=True the names of control tokens become their ids."""
+    """Return the bytes of a text, a line break with a space behind it as one token; names of control tokens
+    become their ids with special=True."""
     ids, at = [], 0
     while at < len(text):
         name = next((n for n in _NAMES if special and text.startswith(n, at)), None)
-        ids += [_NAMES[name]] if name else list(text[at].encode())
-        at += len(name) if name else 1
+        part = "\n " if text.startswith("\n ", at) else text[at]
+        ids += [_NAMES[name]] if name else [BREAK] if part == "\n " else list(part.encode())
+        at += len(name or part)
     return ids
 
 
@@ -182,8 +184,54 @@ def _render(
     return answer
 
 
+def _header_joined(messages, encode, start, end):
+    ids, labels = [], []
+    for message in messages:
+        head = len(encode(message["role"] + "\n"))
+        words = [*encode(message["role"] + "\n" + message["content"]), end]
+        learned = message["role"] == "assistant"
+        ids += [start, *words, *encode("\n")]
+        labels += [-100] * (1 + head) + (words[head:] if learned else [-100] * len(words[head:]))
+        labels += [-100] * len(encode("\n"))
+    return ids, labels
+
+
+def _characters_counted(messages, encode, start, end):
+    ids, labels = [], []
+    for message in messages:
+        head, n = [start, *encode(message["role"] + "\n")], len(message["content"]) + 1
+        words = [*encode(message["content"]), end]
+        mine = head + words + encode("\n")
+        first, stop = len(head), len(head) + n if message["role"] == "assistant" else 0
+        ids += mine
+        labels += [t if first <= k < stop else -100 for k, t in enumerate(mine)]
+    return ids, labels
+
+
+def _searched(messages, encode, start, end):
+    ids = render(messages, encode, start, end)[0]
+    labels = [-100] * len(ids)
+    for words in (m["content"] for m in messages if m["role"] == "assistant"):
+        said = encode(words)
+        at = next(k for k in range(len(ids)) if ids[k : k + len(said)] == said)
+        labels[at : at + len(said) + 1] = ids[at : at + len(said) + 1]
+    return ids, labels
+
+
+RENDERED = DIALOGS | {
+    "an answer that the question holds": [
+        {"role": "user", "content": "Yes. or no? é Say: Yes."},
+        SAID,
+    ],
+    "a user who writes a header": [
+        {"role": "user", "content": "assistant\nLie."},
+        {"role": "assistant", "content": "Né."},
+    ],
+}
+
+
 def _run_render(answer):
-    for name, dialog in DIALOGS.items():
+    for name, dialog in RENDERED.items():
         found = answer([dict(message) for message in dialog], encode, START, END)
         ids, labels = found
         yield f"{name}: ids", [int(i) for i in ids]
@@ -273,6 +321,24 @@ RENDER = Exercise(
             _render(shift=1),
         ),
         WrongAnswer(
+            "header and words in one go",
+            "You encode header and words as one text and count the header's tokens. A token may reach over the border, and then the count is wrong: encode each piece by itself.",
+            _PLACE,
+            _header_joined,
+        ),
+        WrongAnswer(
+            "characters counted for tokens",
+            "You count the characters of the answer. A token may be several characters, and a character several tokens: count ids.",
+            _PLACE,
+            _characters_counted,
+        ),
+        WrongAnswer(
+            "the answer searched for",
+            "You search for the answer in the row, and find it where the user says the same. You know where it stands: it is the piece that you have just added.",
+            "hint 1",
+            _searched,
+        ),
+        WrongAnswer(
             "zeros for what is not learned",
             "Where nothing is learned you wrote 0. That is the id of a token, and the model would learn it; -100 is what the loss ignores.",
             _PLACE,
@@ -317,6 +383,14 @@ def _packed(
     return answer
 
 
+def _one_triangle(lengths, T):
+    return torch.ones(T, T, dtype=torch.bool).tril(), packed_row(lengths, T)[1]
+
+
+def _one_row(lengths, T):
+    return packed_row(lengths, T)[0], torch.arange(T)
+
+
 def _run_packed(answer):
     for lengths, T in (([3, 2], 5), ([3, 2], 8), ([1, 4, 2], 7), ([5], 5), ([2, 2, 2], 9), ([1], 3), ([4, 1, 1, 6], 13)):  # fmt: skip
         mask, positions = answer(list(lengths), T)
@@ -357,6 +431,24 @@ PACKED = Exercise(
             "Your row is one long text: dialogs see one another, and the positions run on. Both must be kept apart.",
             _ROWS,
             _packed(own=False, restart=False),
+        ),
+        WrongAnswer(
+            "one triangle for the whole row",
+            "Your mask is one lower triangle: a dialog sees the one before it, and padding sees them all. A token may attend to its own dialog only.",
+            _ROWS,
+            _one_triangle,
+        ),
+        WrongAnswer(
+            "the row numbered through",
+            "Your positions are 0, 1, 2, ... through the whole row. Each dialog begins at position 0, as it would alone; padding keeps 0.",
+            _ROWS,
+            _one_row,
+        ),
+        WrongAnswer(
+            "one triangle, numbered through",
+            "Your row is one long text: dialogs see one another, and the positions run on. Both must be kept apart.",
+            _ROWS,
+            lambda lengths, T: (_one_triangle(lengths, T)[0], torch.arange(T)),
         ),
         WrongAnswer(
             "the future seen",
@@ -420,6 +512,8 @@ def _shifted(shift, mean="targets", ignore=True):
         if mean == "rows":
             kept = counted.any(dim=1)
             return (losses.sum(dim=1)[kept] / counted.sum(dim=1)[kept]).mean()
+        if mean == "all rows":
+            return (losses.sum(dim=1) / counted.sum(dim=1).clamp(min=1)).mean()
         if mean == "sum":
             return losses.sum()
         if mean == "nan":
@@ -444,7 +538,13 @@ def _run_loss(answer):
             labels[row, first:stop] = ids[row, first:stop]
         if name == "two answers in a row":
             labels[:, 5:] = ids[: len(spans), 5:]
-        yield name, torch.as_tensor(answer(logits[: len(spans)].clone(), labels)).float()
+        given = logits[: len(spans)].clone().requires_grad_()
+        loss = answer(given, labels)
+        bound = isinstance(loss, torch.Tensor) and loss.requires_grad
+        slope = torch.autograd.grad(loss, given)[0] if bound else torch.tensor(float("nan"))
+        yield name, loss.detach().float() if isinstance(loss, torch.Tensor) else loss
+        if name != "nothing to learn":
+            yield f"{name}: its slope, from which the model learns", slope
 
 
 LOSS = Exercise(
@@ -492,6 +592,24 @@ LOSS = Exercise(
             "You average each row, and then the rows, so a token of a short answer weighs more. All targets count the same.",
             'chapter 14, "The same trainer"',
             _shifted(1, "rows"),
+        ),
+        WrongAnswer(
+            "a mean of all rows' means",
+            "You average each row, and then the rows, those without an answer too. All targets count the same: add up everything, and divide once.",
+            'chapter 14, "The same trainer"',
+            _shifted(1, "all rows"),
+        ),
+        WrongAnswer(
+            "cut off from the logits",
+            "The number is right, but it has no gradient any more: nothing can be learned from it. Leave out detach and no_grad.",
+            "hint 1",
+            lambda logits, labels: answer_loss(logits, labels).detach(),
+        ),
+        WrongAnswer(
+            "a number of Python's",
+            "The number is right, but item() makes a plain number of it, without gradient: nothing can be learned from it. Return the tensor.",
+            "hint 1",
+            lambda logits, labels: answer_loss(logits, labels).item(),
         ),
         WrongAnswer(
             "the sum instead of the mean",
@@ -543,10 +661,10 @@ def _conversation(*, system="first", turns=slice(None), answers=True, question=T
 
 
 def _run_conversation(answer):
-    history = [("Is it late?", "Yes."), ("How late?", "Past eleven."), ("Sure?", "Yes.")]
-    for system in ("Be brief.", None):
-        for n in range(4):
-            name = f"{'with' if system else 'without'} a system message, {n} turns before"
+    history = [("Is it late?", "Yes."), ("How late?", "Past eleven."), ("Sure?", "Yes."), ("Sure?", "Quite."), ("So?", "So.")]
+    for system in ("Be brief.", None, ""):
+        for n in (0, 1, 2, 5, 3):
+            name = f"{'with' if system else 'without'} a system message ({system!r}), {n} turns before"
             yield name, answer(system, list(history[:n]), "And now?")
 
 
@@ -614,6 +732,21 @@ CONVERSATION = Exercise(
             _conversation(question=False),
         ),
         WrongAnswer(
+            "an empty text as system message",
+            "Where the system prompt is an empty text you put in a message without content, which is a fault in a dialog. Leave it out, as for None: `if system`.",
+            "hint 2",
+            lambda rules, history, asked: (
+                [{"role": "system", "content": rules}] * (rules is not None)
+                + next_messages(None, history, asked)
+            ),
+        ),
+        WrongAnswer(
+            "equal questions merged",
+            "A question that was asked twice stands only once in your list. Go through the turns as a list, not as a dictionary.",
+            "hint 2",
+            lambda rules, history, asked: next_messages(rules, list(dict(history).items()), asked),
+        ),
+        WrongAnswer(
             "a system message of nothing",
             "Without a system prompt you put in a message without content. Leave it out then.",
             "hint 2",
@@ -671,6 +804,12 @@ MERGED = Exercise(
             "You divide by the number of columns of A, which is the layer's width. The rank is the number of its rows.",
             "hint 2",
             lambda W, A, B, alpha: W + alpha / A.shape[1] * (B @ A),
+        ),
+        WrongAnswer(
+            "divided by out",
+            "You divide by the number of rows of B, which is the size of the output. The rank is the number of rows of A.",
+            "hint 2",
+            lambda W, A, B, alpha: W + alpha / B.shape[0] * (B @ A),
         ),
         WrongAnswer(
             "only the detour",

@@ -43,6 +43,20 @@ def _run_loss(answer):
     yield "a model that is the reference", on([[-2.0, -7.0], [-9.0, -1.0]] * 2, 0.3)
     yield "a hopeless pair", on([[-900.0], [-10.0], [-20.0], [-30.0]], 1.0)
     yield "a pair that is safe", on([[-5.0], [-700.0], [-6.0], [-8.0]], 1.0)
+    yield (
+        "the slopes of two pairs",
+        _slopes(answer, [[-2.0, -7.0], [-5.0, -6.0], [-3.0, -4.0], [-4.0, -6.5]], 0.5),
+    )
+
+
+def _slopes(answer, values, beta):
+    """Return the gradient of the loss for the model's ln p of chosen and rejected answers, 0 where there is none."""
+    four = [torch.tensor(row, requires_grad=i < 2) for i, row in enumerate(values)]
+    loss = answer(*four, beta)
+    if not torch.is_tensor(loss) or not loss.requires_grad:
+        return [torch.zeros(2), torch.zeros(2)]
+    slopes = torch.autograd.grad(loss.sum(), four[:2], allow_unused=True)
+    return [torch.zeros(2) if slope is None else slope for slope in slopes]
 
 
 LOSS = Exercise(
@@ -110,9 +124,27 @@ LOSS = Exercise(
         ),
         WrongAnswer(
             "the logarithm of 0",
-            "On paper you are right. But for a hopeless pair the sigmoid is rounded to 0, and its logarithm is minus infinity. F.logsigmoid computes both in one.",
+            "On paper you are right. But for a hopeless pair the sigmoid becomes 0, or e to the power of -m infinite, and the loss with it. F.logsigmoid computes all in one.",
             "hint 3",
             _loss(_right_margin, lambda m: -torch.log(torch.sigmoid(m)).mean()),
+        ),
+        WrongAnswer(
+            "no gradient",
+            "The value is right, but it has no gradient: detach, no_grad, .item() or a new tensor cut it off from the model. Nothing can be learned from it; return the tensor as it was computed.",
+            'chapter 15, "The reward disappears"',
+            _loss(_right_margin, lambda m: -F.logsigmoid(m).mean().detach()),
+        ),
+        WrongAnswer(
+            "the rejected answer has no gradient",
+            "The value is right, but no gradient reaches the rejected answer: training would raise the chosen one and leave the other alone. Detach at most what the reference says.",
+            'chapter 15, "The reward disappears"',
+            _loss(lambda c, d, rc, rd, b: _right_margin(c, d.detach(), rc, rd, b)),
+        ),
+        WrongAnswer(
+            "the chosen answer has no gradient",
+            "The value is right, but no gradient reaches the chosen answer: training would lower the rejected one and leave the other alone. Detach at most what the reference says.",
+            'chapter 15, "The reward disappears"',
+            _loss(lambda c, d, rc, rd, b: _right_margin(c.detach(), d, rc, rd, b)),
         ),
         WrongAnswer(
             "a positive loss turned negative",
@@ -171,6 +203,21 @@ def _run_price(answer):
         yield label, torch.as_tensor(answer(logits, ids, start), dtype=torch.float32)
     table = torch.tensor([[0.5, 0.25, 0.25], [0.125, 0.75, 0.125], [0.25, 0.25, 0.5]]).log()
     yield "a table", torch.as_tensor(answer(table, torch.tensor([0, 1, 0]), 1))
+    for label, T, V, start, more in (
+        ("logits near 200", 6, 5, 3, 200.0),
+        ("an answer of 400 tokens", 410, 20, 10, 0.0),
+    ):
+        logits = torch.randn(T, V, generator=chance) * 3 + more
+        ids = torch.randint(V, (T,), generator=chance)
+        yield label, torch.as_tensor(answer(logits, ids, start), dtype=torch.float32)
+
+
+def _product(logs):
+    return torch.stack(logs).prod().log()
+
+
+def _product_in_python(logs):
+    return math.log(math.prod(value.item() for value in logs))
 
 
 PRICE = Exercise(
@@ -249,6 +296,30 @@ PRICE = Exercise(
             _price(end=lambda logs: torch.exp(sum(logs))),
         ),
         WrongAnswer(
+            "the product underflows",
+            "On paper you are right. But the product of 400 probabilities is too small for any float: it becomes 0, and its logarithm minus infinity. Add up logarithms instead.",
+            'chapter 15, "The price of a whole answer"',
+            _price(end=_product, scale=lambda x: x.softmax(-1)),
+        ),
+        WrongAnswer(
+            "the product underflows, in Python",
+            "On paper you are right. But the product of 400 probabilities is too small for any float: it becomes 0, which has no logarithm. Add up logarithms instead.",
+            'chapter 15, "The price of a whole answer"',
+            _price(end=_product_in_python, scale=lambda x: x.softmax(-1)),
+        ),
+        WrongAnswer(
+            "e to the power of 200",
+            "On paper you are right. But e to the power of 200 is infinite in float32, and infinity divided by infinity is no number. log_softmax subtracts the largest logit first.",
+            "hint 2",
+            _price(scale=lambda x: (x.exp() / x.exp().sum(-1, keepdim=True)).log()),
+        ),
+        WrongAnswer(
+            "the logarithm of a sum, by hand",
+            "On paper you are right. But e to the power of 200 is infinite in float32, and the logarithm of the sum with it. log_softmax and logsumexp subtract the largest logit first.",
+            "hint 2",
+            _price(scale=lambda x: x - x.exp().sum(-1, keepdim=True).log()),
+        ),
+        WrongAnswer(
             "softmax over the places",
             "Your softmax runs over the tokens of the text. It must run over the vocabulary, the last dimension.",
             "hint 2",
@@ -311,8 +382,9 @@ def _run_tilt(answer):
     yield "a longer leash", on([0.3, 0.4, 0.2, 0.1], [1.0, 0.0, -0.5, 0.25], 0.3)
     yield "a short leash", on([0.5, 0.25, 0.25], [2.0, -1.0, 0.5], 4.0)
     yield "rewards all alike", on([0.7, 0.2, 0.1], [3.0, 3.0, 3.0], 0.5)
-    yield "an answer that the reference never gives", on([0.6, 0.0, 0.4], [0.0, 5.0, 1.0], 1.0)
-    yield "very large rewards", on([0.25, 0.5, 0.25], [2000.0, 1999.0, 0.0], 1.0)
+    yield "an answer that the reference never gives", on([0.6, 0.0, 0.4], [0.0, 40.0, 1.0], 1.0)
+    yield "very large rewards", on([0.25, 0.5, 0.25], [2000.0, 1999.0, 0.0], 0.5)
+    yield "a large reward for what is never said", on([0.0, 0.5, 0.5], [2000.0, 1.0, 0.0], 1.0)
 
 
 TILT = Exercise(
@@ -324,23 +396,58 @@ TILT = Exercise(
     hints=(
         "Multiply each probability by e to the power of reward / beta, then divide by the sum.",
         "math.exp(2000) is too large for a float. Only differences of rewards count, so you may subtract the largest reward from all first.",
-        "weights = [p * math.exp((r - max(rewards)) / beta) ...]; return each divided by the sum of all.",
+        "weights = [p * math.exp((r - most) / beta) if p > 0 else 0.0 ...], with `most` the largest reward among the answers with p > 0; return each divided by the sum of all.",
     ),
     run=_run_tilt,
+    tolerance=1e-3,  # float32 keeps seven digits, and 2000 needs four of them
     reference=tilted,
     explanation="The reference is what the policy falls back on: what it never says stays unsaid, and where the rewards are alike nothing moves.",
     wrong=(
         WrongAnswer(
             "too large for a float",
-            "On paper you are right, but e to the power of 2000 is beyond any float. Subtract the largest reward first: only differences count.",
+            "On paper you are right, but e to the power of a large reward is beyond any float. Subtract the largest reward first (the mean is not enough): only differences count.",
             "hint 2",
             _tilt(lambda p, r, b: p * math.exp(r / b)),
+        ),
+        WrongAnswer(
+            "too large for a tensor",
+            "On paper you are right, but e to the power of 2000 is infinite, and infinity divided by infinity is no number. Subtract the largest reward first: only differences count.",
+            "hint 2",
+            _tilt(lambda p, r, b: torch.tensor(p).double() * torch.tensor(r / b).double().exp()),
+        ),
+        WrongAnswer(
+            "a tiny number in place of 0",
+            "You added a tiny number so that the logarithm of 0 exists. A large reward makes it grow again: what the reference never says must stay at 0.",
+            "hint 3",
+            lambda reference, rewards, beta: tilted([p + 1e-12 for p in reference], rewards, beta),
         ),
         WrongAnswer(
             "multiplied by beta",
             "You multiplied the reward by beta. A small beta is a long leash, so it must make the reward count for more: divide.",
             'chapter 15, "Two ideas on paper"',
             _tilt(lambda p, r, b: p * math.exp((r - 2000 * (r > 1000)) * b)),
+        ),
+        WrongAnswer(
+            "multiplied by beta, and too large",
+            "You multiplied the reward by beta: a small beta is a long leash, so it must make the reward count for more. Divide. (And e to the power of 2000 is beyond any float.)",
+            'chapter 15, "Two ideas on paper"',
+            _tilt(lambda p, r, b: p * math.exp(r * b)),
+        ),
+        WrongAnswer(
+            "multiplied by beta, the largest subtracted",
+            "You multiplied the reward by beta. A small beta is a long leash, so it must make the reward count for more: divide.",
+            'chapter 15, "Two ideas on paper"',
+            lambda reference, rewards, beta: _shares(
+                [p * math.exp((r - max(rewards)) * beta) for p, r in zip(reference, rewards)]
+            ),
+        ),
+        WrongAnswer(
+            "an answer that is never given decides",
+            "You subtract the largest reward of all. Where it belongs to an answer that the reference never gives, all others are rounded to 0, and you divide 0 by 0. Take the largest among answers with p > 0.",
+            "hint 3",
+            lambda reference, rewards, beta: _shares(
+                [p * math.exp((r - max(rewards)) / beta) for p, r in zip(reference, rewards)]
+            ),
         ),
         WrongAnswer(
             "the reference is forgotten",
@@ -467,6 +574,7 @@ def _run_pairs(answer):
         on([["p", "q", "r", "s", "t"]], [[1.0, 3.0, 0.0, 3.0, 0.0]]),
     )
     yield "scores below 0", on([["long one", "so", "mid"]], [[-8.0, -2.0, -3.0]])
+    yield "an empty text, which is not None", on([["", "so", "mid"]], [[2.0, 1.0, 0.0]])
     yield "nothing asked", on([], [])
 
 
@@ -520,6 +628,25 @@ PAIRS = Exercise(
             "You sorted the answers and took both ends. Among equally bad answers that takes the last; the exercise asks for the first.",
             "hint 3",
             _choose(pick=lambda known: (known[0], known[-1])),
+        ),
+        WrongAnswer(
+            "sorted upwards, and the ends taken",
+            "You sorted from worst to best and took both ends. Among equally good answers that takes the last; the exercise asks for the first.",
+            "hint 3",
+            _choose(
+                pick=lambda known: (
+                    [p for p in known if p[0] == known[0][0]][-1],
+                    next(p for p in known if p[0] == known[-1][0]),
+                )
+            ),
+        ),
+        WrongAnswer(
+            "empty answers left out",
+            'You leave out empty texts, too: `if text` is false for "" as well as for None. Compare with `is not None`.',
+            "hint 1",
+            lambda answers, scores: choose_pairs(
+                [[t or None for t in texts] for texts in answers], scores
+            ),
         ),
         WrongAnswer(
             "best against second best",
@@ -621,6 +748,7 @@ TRAINING = Exercise(
         "The two fixed numbers are reference.log_softmax(-1)[:2], in every step the same.",
     ),
     run=_run_training,
+    seconds=60.0,  # torch.optim needs up to ten seconds when it is used for the first time
     reference=preference_training,
     given=given_training,
     explanation="The reference is the model as it was, for the whole run. Taken from the model that learns, it moves along: every margin is 0, the slope never shrinks, and nothing holds the model back.",

@@ -86,6 +86,12 @@ TURNS = Exercise(
             _turns(order=1),
         ),
         WrongAnswer(
+            "the oldest kept, exactly enough refused",
+            "You begin with the oldest turn, and you refuse what fits exactly. Begin at the end of the list, and compare with <=.",
+            "hint 3",
+            _turns(order=1, strict=True),
+        ),
+        WrongAnswer(
             "a long turn skipped",
             "You skip a turn that is too long and keep older ones behind it. Stop there: no hole in the conversation.",
             _BY_HAND,
@@ -185,6 +191,12 @@ def _prompt(
     return answer
 
 
+def _stripped(system, history, text):
+    """Cut the blanks off everything that was said."""
+    messages = next_prompt(system, history, text)
+    return [{**message, "content": message["content"].strip()} for message in messages]
+
+
 def _appending(system, history, text):
     """Put the new question into the caller's history."""
     history.append((text, None))
@@ -203,6 +215,11 @@ def _run_prompt(answer):
     yield "the history afterwards", list(history)
     more = [(f"q{i}", f"a{i}") for i in range(9)]
     yield "nine turns", answer("Rhyme.", list(more), "And?")
+    again = [("Again?", "a"), ("Again?", "b")]
+    yield "a question asked twice", answer(None, again, "Why?")
+    yield "the same turn twice", answer(None, [one, two, one], "Why?")
+    yield "blanks around the new question", answer(None, [], "  Hi \n")
+    yield "blanks around everything", answer(" S ", [(" Hi", "Hello.\n")], " Hi ")
 
 
 PROMPT = Exercise(
@@ -287,6 +304,12 @@ PROMPT = Exercise(
             _prompt(new=False),
         ),
         WrongAnswer(
+            "only the new question",
+            "Of what was said nothing is there but the new question. The model remembers nothing: give it the whole history.",
+            "hint 1",
+            lambda system, history, text: next_prompt(system, [], text),
+        ),
+        WrongAnswer(
             "only the last turn",
             "Of the history only the last turn is there. Keep all of it.",
             "hint 1",
@@ -297,6 +320,30 @@ PROMPT = Exercise(
             "You appended to the caller's `history`. Build a list of your own.",
             "hint 3",
             _appending,
+        ),
+        WrongAnswer(
+            "questions as keys",
+            "Where a question was asked twice, only its last answer is left: a dict has each key once. Go through the list of pairs itself.",
+            "hint 2",
+            lambda system, history, text: next_prompt(system, dict(history).items(), text),
+        ),
+        WrongAnswer(
+            "the same turn only once",
+            "A turn that came twice is there once. Repetitions belong to what was said: keep every turn of the list.",
+            "hint 2",
+            lambda system, history, text: next_prompt(system, dict.fromkeys(history), text),
+        ),
+        WrongAnswer(
+            "blanks cut off the question",
+            "You cut blanks and line breaks off the new question. What was typed stays as it is.",
+            "hint 2",
+            lambda system, history, text: next_prompt(system, history, text.strip()),
+        ),
+        WrongAnswer(
+            "blanks cut off everything",
+            "You cut blanks and line breaks off what was said. It stays as it is, also in the history.",
+            "hint 2",
+            _stripped,
         ),
     ),
 )
@@ -320,6 +367,28 @@ def _no_finally(pieces, note):
     for piece in pieces:
         written.append(piece)
         yield piece
+    if written:
+        note("".join(written))
+
+
+def _no_finally_always(pieces, note):
+    written = []
+    for piece in pieces:
+        written.append(piece)
+        yield piece
+    note("".join(written))
+
+
+def _no_ctrl_c(pieces, note):
+    written = []
+    try:
+        for piece in pieces:
+            written.append(piece)
+            yield piece
+    except (Exception, GeneratorExit):
+        if written:
+            note("".join(written))
+        raise
     if written:
         note("".join(written))
 
@@ -441,6 +510,57 @@ def _with_spaces(pieces, note):
             note(" ".join(written))
 
 
+def _joined(pieces, note, join):
+    """Note what `join` makes of the pieces."""
+    written = []
+    try:
+        for piece in pieces:
+            written.append(piece)
+            yield piece
+    finally:
+        if text := join(written):
+            note(text)
+
+
+def _swallow_ctrl_c(pieces, note):
+    written = []
+    try:
+        for piece in pieces:
+            written.append(piece)
+            yield piece
+    except KeyboardInterrupt:
+        pass
+    finally:
+        if written:
+            note("".join(written))
+
+
+def _another_error(pieces, note):
+    written = []
+    try:
+        for piece in pieces:
+            written.append(piece)
+            yield piece
+    except Exception as error:
+        raise RuntimeError("the answer failed") from error
+    finally:
+        if written:
+            note("".join(written))
+
+
+def _until_empty(pieces, note):
+    written = []
+    try:
+        for piece in pieces:
+            if not piece:
+                break
+            written.append(piece)
+            yield piece
+    finally:
+        if written:
+            note("".join(written))
+
+
 def _returns(pieces, note):
     """Return a list instead of being a generator."""
     written = list(pieces)
@@ -488,13 +608,27 @@ def _run_remember(answer):
         for piece in going:
             heard.append(piece)
         heard.append("no error")
-    except RuntimeError:
-        heard.append("RuntimeError")
+    except RuntimeError as error:
+        heard.append(f"RuntimeError: {error}")
     yield "what is heard of a model that fails after three pieces", heard
     yield "what was noted after that", list(noted)
+    noted, heard = [], []
+    try:
+        heard += answer(_Source(words[:2], KeyboardInterrupt()), _noting(noted))
+    except KeyboardInterrupt:
+        heard.append("KeyboardInterrupt")
+    yield "what Ctrl-C does after two pieces", heard
+    yield "what was noted after Ctrl-C", list(noted)
     noted = []
     yield "no pieces", list(answer(_Source(()), _noting(noted)))
     yield "what was noted without pieces", list(noted)
+    for name, words in (
+        ("an answer of one piece", ("Yes.",)),
+        ("a song", (" la", " la", "", " la")),
+    ):
+        noted = []
+        yield name, list(answer(_Source(words), _noting(noted)))
+        yield f"what was noted of {name}", list(noted)
 
 
 REMEMBER = Exercise(
@@ -517,6 +651,18 @@ REMEMBER = Exercise(
             "When the reader breaks off, nothing is kept: the lines behind the loop never run. Put them into `finally`.",
             _ASSISTANT,
             _no_finally,
+        ),
+        WrongAnswer(
+            "only whole answers are kept, and empty ones",
+            "When the reader breaks off, nothing is kept: the lines behind the loop never run. Put them into `finally`; and where there was no piece, note nothing.",
+            _ASSISTANT,
+            _no_finally_always,
+        ),
+        WrongAnswer(
+            "Ctrl-C is no Exception",
+            "You keep what was written after an error and when the reader breaks off, but not at Ctrl-C: KeyboardInterrupt is no Exception either. `finally` covers all of them.",
+            _ASSISTANT,
+            _no_ctrl_c,
         ),
         WrongAnswer(
             "close is no Exception",
@@ -589,6 +735,48 @@ REMEMBER = Exercise(
             "You return all pieces at once when the last is there. Use yield, so that each comes when it is written.",
             _ASSISTANT,
             _returns,
+        ),
+        WrongAnswer(
+            "a single piece is not noted",
+            "An answer of one piece is not noted. One piece is an answer: only without any there is nothing to note.",
+            "hint 2",
+            lambda pieces, note: _joined(pieces, note, lambda w: "".join(w) if len(w) > 1 else ""),
+        ),
+        WrongAnswer(
+            "repeated pieces are lost",
+            "A piece that comes again is noted only once. Keep all of them, in a list or one text: a song has its la three times.",
+            "hint 2",
+            lambda pieces, note: _joined(pieces, note, lambda w: "".join(dict.fromkeys(w))),
+        ),
+        WrongAnswer(
+            "blanks cut off",
+            "You cut blanks and line breaks off the text. What was written stays as it is.",
+            "hint 2",
+            lambda pieces, note: _joined(pieces, note, lambda w: "".join(w).strip()),
+        ),
+        WrongAnswer(
+            "blanks cut off at the beginning",
+            "You cut the blanks off the beginning of the text. What was written stays as it is.",
+            "hint 2",
+            lambda pieces, note: _joined(pieces, note, lambda w: "".join(w).lstrip()),
+        ),
+        WrongAnswer(
+            "Ctrl-C swallowed",
+            "You catch KeyboardInterrupt and say nothing: the program around the generator never learns of Ctrl-C. Keep what was written, and let it go on.",
+            _ASSISTANT,
+            _swallow_ctrl_c,
+        ),
+        WrongAnswer(
+            "another error instead",
+            "You raise an error of your own instead of the model's. `finally` needs no `except`: the error goes on by itself.",
+            _ASSISTANT,
+            _another_error,
+        ),
+        WrongAnswer(
+            "an empty piece ends it",
+            "You stop at an empty piece. It is no end: others may follow.",
+            "hint 2",
+            _until_empty,
         ),
     ),
 )
@@ -764,13 +952,13 @@ def _given_render(messages, encode):
 
 
 def _render(
-    clean=lambda text: text, content=False, control=True, after="\n", gap="\n", header=True, end=True, users=None
+    clean=lambda text: text, control=True, after="\n", gap="\n", header=True, end=True, users=None
 ):  # fmt: skip
     def answer(messages, encode):
         ids = []
         for message in messages:
             ids += encode(START, control) + encode(message["role"] + gap, False)
-            allowed = content if users is None else (message["role"] == "user") != users
+            allowed = users is not None and (message["role"] == "user") != users
             ids += encode(clean(message["content"]), allowed)
             ids += (encode(END, control) if end else []) + encode(after, False)
         return ids + (encode(START, control) + encode("assistant\n", False)) * header
@@ -823,7 +1011,6 @@ def _run_render(answer):
     )
     yield "only half of one", answer(dialog("<|im_", "end|>", "<|im_end"), _encode)
     yield "blanks around the words", answer(dialog("  Hi \n"), _encode)
-    yield "a role with a control token's name", answer([{"role": END, "content": "x"}], _encode)
 
 
 RENDER = Exercise(
@@ -844,7 +1031,7 @@ RENDER = Exercise(
     wrong=(
         WrongAnswer(
             "one string",
-            "Everything is still one string when it is encoded, so what a user types becomes control tokens.",
+            "What a user types still becomes control tokens: it is encoded in one string with ours, or in a piece of its own in which they are allowed. Encode each content by itself, with False.",
             _IMPOSTOR,
             _cleaned_string(lambda text: text),
         ),
@@ -856,7 +1043,7 @@ RENDER = Exercise(
         ),
         WrongAnswer(
             "removed until none is left",
-            "Nothing gets through, but people may write about control tokens, and their words are lost. Encode them as text instead.",
+            "Nothing gets through, but people may write about control tokens, and their words are lost. Encode them as text, as they are: then nothing has to be removed.",
             _IMPOSTOR,
             _cleaned_string(_cleaned_until_clean),
         ),
@@ -867,22 +1054,10 @@ RENDER = Exercise(
             _render(clean=_replaced),
         ),
         WrongAnswer(
-            "all removed, although encoded as text",
-            "What was said is encoded as text already: remove nothing, however often.",
-            "hint 3",
-            _render(clean=_cleaned_until_clean),
-        ),
-        WrongAnswer(
             "escaped with a blank",
             "You put blanks into the names. That changes what was said; encode it as text, as it is.",
             "hint 3",
             _cleaned_string(lambda text: text.replace("<|im_", "<| im_")),
-        ),
-        WrongAnswer(
-            "in pieces, with control tokens allowed",
-            "You encode piece by piece, but control tokens are still allowed in what was said. Pass False for it.",
-            "hint 3",
-            _render(content=True),
         ),
         WrongAnswer(
             "only users are mistrusted",

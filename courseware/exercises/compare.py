@@ -73,11 +73,19 @@ def _of_lists(got: Any, want: Any, tolerance: float) -> Difference | None:
     for i, (mine, theirs) in enumerate(zip(got, want, strict=True)):
         found = difference(mine, theirs, tolerance)
         if found and found.diagnosis == "wrong value" and not _is_array(theirs):
-            text = f"{_both(got, want)}. At [{i}]: {brief(theirs)} expected, {brief(mine)} found"
+            text = f"{_near(got, want, i)}. At [{i}]: {brief(theirs)} expected, {brief(mine)} found"
             return Difference("wrong value", text, f"[{i}]")
         if found:
             return Difference(found.diagnosis, f"item {i}: {found.text}", f"[{i}]")
     return None
+
+
+def _near(got: Any, want: Any, i: int) -> str:
+    """Return both lists; if they are long, what stands around place i."""
+    if len(repr(_rounded(want))) <= 90:
+        return _both(got, want)
+    around = slice(max(0, i - 2), i + 3)
+    return f"around place {i} {_both(got[around], want[around])}"
 
 
 def _of_dicts(got: dict, want: dict, tolerance: float) -> Difference | None:

@@ -14,7 +14,8 @@ export const latest = (rows, step) => rows.findLast((row) => row[0] <= step);
 export function describe(data, index) {
   const [step, loss, lr, speed] = data.points[index];
   const found = latest(data.evals, step);
-  const valid = found ? `; validation loss ${found[1].toFixed(3)}, or ${found[2].toFixed(2)} bits per character` : "";
+  const bits = found?.length > 2 ? `, or ${found[2].toFixed(2)} bits per character` : "";
+  const valid = found ? `; validation loss ${found[1].toFixed(3)}${bits}` : "";
   return (
     `Step ${step} of ${data.steps}: training loss ${loss.toFixed(3)} nats per token${valid}; learning rate ` +
     `${lr.toFixed(2)} thousandths; ${speed.toLocaleString("en-US")} tokens per second.`
@@ -47,7 +48,7 @@ export function draw(data, index) {
   return `<div style="display:flex;flex-wrap:wrap;gap:1rem">${cells}</div>`;
 }
 
-/** data: {steps, points: [step, loss, lr, speed][], evals: [step, loss, bits][], samples: [step, text][]} */
+/** data: {steps, points: [step, loss, lr, speed][], evals: [step, loss, bits?][], samples: [step, text][]} */
 export default function mount(el, data) {
   const view = h("div");
   const sentence = h("p", { role: "status", "aria-live": "polite" });
@@ -62,11 +63,13 @@ export default function mount(el, data) {
 
   const last = data.points.length - 1;
   const steps = slider("Step", { min: 0, max: last, value: last, format: (i) => String(data.points[i][0]) }, show);
-  const swatches = [[TRAIN, "training loss"], [VALID, "validation loss"]].map(([colour, words]) =>
+  const names = [[TRAIN, "training loss"], ...(data.evals.length ? [[VALID, "validation loss"]] : [])];
+  const swatches = names.map(([colour, words]) =>
     h("span", { style: "white-space:nowrap;margin-right:1rem" },
       h("span", { style: `display:inline-block;width:.9em;height:.9em;border-radius:2px;background:${colour}` }),
       ` ${words}`),
   );
-  el.append(steps.row, h("p", { "aria-hidden": "true" }, ...swatches), view, sentence, text);
+  el.append(steps.row, h("p", { "aria-hidden": "true" }, ...swatches), view, sentence);
+  if (data.samples.length) el.append(text); // else it was never asked to write
   show(last);
 }
