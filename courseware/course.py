@@ -24,6 +24,7 @@ from tqdm.auto import tqdm
 
 from courseware import bands, paths, people
 from courseware.recipe import FULL, QUICK, Material, Recipe, material, new_model
+from minigpt_lib.assistant import fit_history
 from minigpt_lib.evaluation import multiple_choice_accuracy
 from minigpt_lib.model import MiniGPT
 from minigpt_lib.preferences import PreferenceDataset, make_pairs, sample_answers, train_dpo
@@ -40,6 +41,7 @@ FOLDER = paths.ROOT / "data" / "models" / "course"
 TOPICS = {fact: fact for fact in people.FACTS} | {
     "seat": "two steps", "sum": "sums never asked", "stranger": "strangers",
 }  # fmt: skip
+ROOM = 192  # tokens of a conversation that the model reads: 64 of its 256 are for the answer
 ROUGH = 0.02  # a share of n answers is never surer than this, however well the seeds agree
 
 
@@ -153,7 +155,7 @@ def _fourth(model, chat, persons) -> float:
         now = [person if chance.random() < 0.5 else chance.choice(persons) for person in now]
         asked = [(person, chance.choice(people.FACTS)) for person in now]
         talks = [talk + _user(people.ask(*pair, chance)) for talk, pair in zip(talks, asked)]
-        said, _ = ask_model(model, chat, talks)
+        said, _ = ask_model(model, chat, [fit_history(talk, chat, ROOM) for talk in talks])
         answers = [{"role": "assistant", "content": text or "-"} for text in said]
         talks = [[*talk, answer] for talk, answer in zip(talks, answers)]
     return statistics.fmean(people.right_answer(*pair) in text for pair, text in zip(asked, said))
@@ -251,11 +253,19 @@ def _whole_way(stages: _Stages, recipe: Recipe, folder: Path, seed: int, n: int)
     singly = {f"choice: {fact}" for fact in people.FACTS}
     figures |= {f"{name}, after DPO": again[name] for name in again if name not in singly}
     figures |= losses
-    person = stuff.held_out[0]
-    question = people.ask(person, "city", random.Random(0))
-    (answer,), _ = ask_model(model, chat, [_user(question)])
-    talk = (question, answer, person.value("city"))
+    talk = converse(model, chat, random.Random(1).sample(stuff.held_out, 4))
     return {"figures": figures, "seconds": timed.seconds, "talk": talk}
+
+
+def converse(model, chat, persons) -> list[tuple[str, str, str]]:
+    """Return the turns of one conversation, a fact about each person: (question, the model's answer, what is right)."""
+    messages, turns, chance = [], [], random.Random(0)
+    for person, fact in zip(persons, people.FACTS):
+        messages += _user(people.ask(person, fact, chance))
+        (answer,), _ = ask_model(model, chat, [fit_history(messages, chat, ROOM)])
+        turns.append((messages[-1]["content"], answer, person.value(fact)))
+        messages.append({"role": "assistant", "content": answer or "-"})
+    return turns
 
 
 def read_history(folder: Path) -> list[dict]:
@@ -345,17 +355,15 @@ def report(result: dict, band: dict | None) -> tuple[str, bool]:
                 sound and inside,
             )
         lines.append(f"| {name} | {show(value)} | {within} | {verdict} |")
-    question, answer, right = result["talk"]
     spent = ", ".join(f"{name} {value:.0f} s" for name, value in result["seconds"].items())
     lines += [
         "",
-        f"> {question}",
-        f"> {answer}",
+        "A conversation about people whom no dialog asked about, and what it had read of them:",
         "",
-        f"(What it had read: {right}.)",
-        "",
-        f"Time: {spent}.",
     ]
+    for question, answer, right in result["talk"]:
+        lines.append(f"- {question} *{answer}* ({right})")
+    lines += ["", f"Time: {spent}."]
     return "\n".join(lines) + "\n", sound
 
 

@@ -252,7 +252,7 @@ FAULTS = [
     ("tuple(self.chat.base.special_tokens.values())", "(self.chat.end,)"),
     ("tuple(self.chat.base.special_tokens.values())", "tuple(self.chat.controls)"),
     ("        finally:  # also", "        except RuntimeError:  # also"),
-    ("return self._write(text, self.prompt(text))", "return self._write(text, self.chat.prompt(text))"),
+    ("going = self._write(text, self.prompt(text))", "going = self._write(text, self.chat.prompt(text))"),
     ('self.context - self.settings["max_new_tokens"]', 'self.context - SETTINGS["max_new_tokens"]'),
     ("if 2 * n > context:", "if 2 * n >= context:"),
     ("_checked({**self.settings, **changes}, self.context)",

@@ -63,8 +63,10 @@ def test_every_figure_is_a_number_in_its_range(whole):
     facts = [figures[f"choice: {fact}"] for fact in course.people.FACTS]
     assert figures["choice: facts never asked"] == pytest.approx(sum(facts) / len(facts))
     assert all(seconds >= 0 for seconds in result["seconds"].values())
-    question, answer, right = result["talk"]
-    assert question.endswith("?") and isinstance(answer, str) and right in course.people.CITIES
+    assert len(result["talk"]) == 4
+    for (question, answer, right), fact in zip(result["talk"], course.people.FACTS, strict=False):
+        assert question.endswith("?") and isinstance(answer, str)
+        assert right in course.people.VALUES[fact]
 
 
 def test_the_assistant_that_it_leaves_can_be_talked_with(whole):
@@ -175,7 +177,7 @@ def test_measuring_takes_no_more_questions_than_there_are():
 
 
 def result_with(**figures):
-    return {"figures": figures, "seconds": {"reading": 61.4}, "talk": ("Who?", "Ada.", "Ada")}
+    return {"figures": figures, "seconds": {"reading": 61.4}, "talk": [("Who?", "Ada.", "Ada")]}
 
 
 def test_bands_hold_mean_and_spread_of_at_least_five_seeds(tmp_path):
@@ -219,12 +221,12 @@ def test_a_figure_outside_its_band_makes_the_report_fail(value, sound):
     assert ok == sound and text.count("**out**") == (not sound)
     row = next(line for line in text.splitlines() if "choice: city" in line)
     assert "88.0% to 92.0%" in row and row.count("|") == 5
-    assert "> Who?" in text and "61 s" in text
+    assert "- Who? *Ada.* (Ada)" in text and "61 s" in text
 
 
 def test_a_report_without_bands_is_only_a_table():
     text, ok = course.report(result_with(**{"choice: city": 0.123}), None)
-    assert ok and "12.3%" in text and "out" not in text
+    assert ok and "12.3%" in text and "**out**" not in text
 
 
 @pytest.fixture

@@ -395,13 +395,16 @@ FAULTS = {
         "next((r for r in range(self.block_size - 1, need - 1, -1) if by_room[r])"),
     "packed in the order given": ("key=lambda i: -len(self.items[i][0])", "key=lambda i: 0"),
     "the cut pattern forgotten": ("names, tokenizer.pattern)", "names)"),
-    "controls of one name": ("names[name] for name in self.form.controls)", "names[name] for name in self.form.controls[-2:])"),
-    "every special token a control": ("frozenset(names[name] for name in self.form.controls)", "frozenset(names.values())"),
+    "controls of one name": (
+        "names[name] for name in self.form.controls)", "names[name] for name in self.form.controls[-2:])"),
+    "every special token a control": (
+        "frozenset(names[name] for name in self.form.controls)", "frozenset(names.values())"),
     "the same dice without a seed": ('None if seed is None else seed + done', "(seed or 0) + done"),
     "only the format's tokens end an answer": (
         "stop = frozenset(chat.base.special_tokens.values())", "stop = chat.controls"),
     "reply by the likeliest": ("[messages], max_new_tokens, strategy,", "[messages], max_new_tokens,"),
-    "only the validation looked at": ("(train,) if val is None else (train, val)", "(train,) if val is None else (val,)"),
+    "only the validation looked at": (
+        "(train,) if val is None else (train, val)", "(train,) if val is None else (val,)"),
     "other dialogs taken up": ('getattr(self.dataset, "digest", None)', "None"),
     "a limit of nothing": ("limit is not None and limit < 1", "False"),
     "torn rows in a library's words": ("except (ValueError, TypeError) as error:", "except KeyError as error:"),

@@ -677,7 +677,10 @@ def test_the_twin_says_and_draws_what_the_live_plot_does(shown):
         assert all(
             abs(float(a) - float(b)) < 0.11 for a, b in pairs
         )  # halves are rounded otherwise
-    dialogs = data | {"evals": [row[:2] for row in data["evals"]], "samples": []}  # no bits, no text
+    dialogs = data | {
+        "evals": [row[:2] for row in data["evals"]],
+        "samples": [],
+    }  # no bits, no text
     (said,) = in_node("training-run.js", "[m.describe(data, 64)]", dialogs)
     assert said == live.describe(dialogs, 64) and "validation loss 1" in said and "bits" not in said
     call = "[m.latest(data.evals, 63) ?? null, m.latest(data.evals, 130)]"
