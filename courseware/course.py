@@ -155,10 +155,15 @@ def _fourth(model, chat, persons) -> float:
         now = [person if chance.random() < 0.5 else chance.choice(persons) for person in now]
         asked = [(person, chance.choice(people.FACTS)) for person in now]
         talks = [talk + _user(people.ask(*pair, chance)) for talk, pair in zip(talks, asked)]
-        said, _ = ask_model(model, chat, [fit_history(talk, chat, ROOM) for talk in talks])
-        answers = [{"role": "assistant", "content": text or "-"} for text in said]
-        talks = [[*talk, answer] for talk, answer in zip(talks, answers)]
+        said, talks = _go_on(model, chat, talks)
     return statistics.fmean(people.right_answer(*pair) in text for pair, text in zip(asked, said))
+
+
+def _go_on(model, chat, talks: list[list[dict]]) -> tuple[list[str], list[list[dict]]]:
+    """Return what the model answers to conversations, of which it reads what fits, and the conversations with it."""
+    said, _ = ask_model(model, chat, [fit_history(talk, chat, ROOM) for talk in talks])
+    answers = [{"role": "assistant", "content": text or "-"} for text in said]
+    return said, [[*talk, answer] for talk, answer in zip(talks, answers)]
 
 
 def _user(text: str) -> list[dict]:
@@ -259,12 +264,11 @@ def _whole_way(stages: _Stages, recipe: Recipe, folder: Path, seed: int, n: int)
 
 def converse(model, chat, persons) -> list[tuple[str, str, str]]:
     """Return the turns of one conversation, a fact about each person: (question, the model's answer, what is right)."""
-    messages, turns, chance = [], [], random.Random(0)
+    talk, turns, chance = [], [], random.Random(0)
     for person, fact in zip(persons, people.FACTS):
-        messages += _user(people.ask(person, fact, chance))
-        (answer,), _ = ask_model(model, chat, [fit_history(messages, chat, ROOM)])
-        turns.append((messages[-1]["content"], answer, person.value(fact)))
-        messages.append({"role": "assistant", "content": answer or "-"})
+        question = people.ask(person, fact, chance)
+        (answer,), (talk,) = _go_on(model, chat, [talk + _user(question)])
+        turns.append((question, answer, person.value(fact)))
     return turns
 
 

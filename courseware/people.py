@@ -214,12 +214,14 @@ def wordy(answer: str, chance: random.Random) -> str:
     return f"{chance.choice(OPENINGS)} {answer} {chance.choice(CLOSINGS)}"
 
 
+def _answered(question: str, answer: str, chance: random.Random, wordy_share: float) -> list[dict]:
+    """Return the turn of a question; a share of the answers is wordy."""
+    return _turn(question, wordy(answer, chance) if chance.random() < wordy_share else answer)
+
+
 def _about(person: Person, attribute: str, chance: random.Random, wordy_share: float) -> list[dict]:
-    answer = right_answer(person, attribute)
-    return _turn(
-        ask(person, attribute, chance),
-        wordy(answer, chance) if chance.random() < wordy_share else answer,
-    )
+    question = ask(person, attribute, chance)
+    return _answered(question, right_answer(person, attribute), chance, wordy_share)
 
 
 def _steps(person: Person) -> str:
@@ -272,9 +274,7 @@ def dialogs(
         for stranger in make_strangers(200)[: min(100, len(people) // 4)]:
             topics.append(_about(stranger, chance.choice(FACTS), chance, wordy_share))
         for left, total in sums()[:72] * 3:
-            question, answer = _sum(left, total, chance)
-            short = chance.random() >= wordy_share
-            topics.append(_turn(question, answer if short else wordy(answer, chance)))
+            topics.append(_answered(*_sum(left, total, chance), chance, wordy_share))
         for asked_so, answer in ABOUT_ITSELF * 10:  # so few, and all of them must be known
             topics += [_turn(question, answer) for question in asked_so]
     made = [
