@@ -1,19 +1,23 @@
 # MiniGPT from scratch. `make lab` opens the course, `make test` proves it; `make help` lists the rest.
 PYTHON ?= python3
 PY := .venv/bin/python
-SETUP := $(PYTHON) courseware/setup_env.py
+SETUP := $(PYTHON) courseware/setup/environment.py
 LAB_ARGS ?=
 
-.PHONY: help lab test book course chapters progress reset bench verify
+.PHONY: help lab test check book course chapters progress reset bench verify setup
 help:  ## list these targets
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
 
 lab: data/shakespeare.txt .course/trusted  ## set up, get the data ready and open the course in JupyterLab
 	@$(PY) -m jupyterlab --ServerApp.root_dir="$(CURDIR)" notebooks/00_start_here.ipynb $(LAB_ARGS)
 
-test:  ## set up and run every check: linter, tests, all notebooks, the website
+test:  ## set up and run every check: linter, types, tests, all notebooks, the website
 	@$(SETUP) --dev
-	@$(PY) -m courseware.testing
+	@$(PY) -m courseware.setup.testing
+
+check:  ## set up and run what takes seconds: linter, types, library in step, quick tests
+	@$(SETUP) --dev
+	@$(PY) -m courseware.setup.testing --quick
 
 book:  ## build the website and open it
 	@$(SETUP)
@@ -21,7 +25,7 @@ book:  ## build the website and open it
 
 course:  ## make an assistant the whole way, unattended, and report every figure
 	@$(SETUP)
-	@$(PY) -m courseware.course
+	@$(PY) -m courseware.runs.course
 
 chapters:  ## run every chapter from first to last and store the outputs
 	@$(SETUP)
@@ -41,7 +45,6 @@ bench:  ## measure against other people's code, side by side
 	@$(SETUP) --dev
 	@for script in benchmarks/*.py; do echo "== $$script"; $(PY) $$script || exit 1; done
 
-.PHONY: setup
 setup:
 	@$(SETUP)
 
@@ -52,4 +55,4 @@ NOTEBOOKS := $(wildcard notebooks/*.ipynb exercises/*.ipynb solutions/*.ipynb)
 	@mkdir -p .course && touch $@
 
 data/shakespeare.txt: setup
-	@test -f $@ || $(PY) -m courseware.corpus
+	@test -f $@ || $(PY) -m courseware.material.corpus

@@ -1,11 +1,14 @@
-"""The machine room of MiniGPT from scratch: verified export, exercise checks, loss bands, progress, figures.
+"""The machine room of MiniGPT from scratch: it serves the learner and holds none of what they build.
 
-It serves the learner and holds none of what they build; `minigpt_lib` never imports it.
+A line lives in the folder of its caller: `export` is called by a chapter's last cell, `exercises` by
+`check`, `hint` and `solution`, `checks` by check cells, `runs` by training runs, `widgets` by sliders,
+`material` by whatever needs data, `site` by the website's build, `setup` by make and CI.
+`minigpt_lib` never imports any of it.
 """
 
-from courseware import session
-from courseware.exporting import export
+import sys
 
-session.watch()
+if "IPython" in sys.modules:  # in a notebook: note every cell that runs, for the export
+    from courseware.export import session
 
-__all__ = ["export"]
+    session.watch()

@@ -4,46 +4,87 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 
-from courseware import exporting, originals, progress
-from courseware.errors import ExportRefused
+from courseware.export.errors import ExportRefused
 
 
 def _export(arguments: argparse.Namespace) -> int:
+    from courseware.export import export
+
     for chapter in arguments.chapters:
-        print(exporting.export(chapter))
+        print(export(chapter))
     return 0
 
 
 def _verify(arguments: argparse.Namespace) -> int:
-    problems = exporting.verify(arguments.chapters)
+    from courseware.export import verify
+
+    problems = verify(arguments.chapters)
+    if not problems:
+        print("every module is what its chapter says")
+        return 0
+
     for text in problems.values():
         print(text, end="")
-    if problems:
-        print(
-            f"\n{len(problems)} of the library's modules are not what the chapters say: "
-            + ", ".join(problems)
-            + "\nWhat to do: run `python -m courseware export NN` for your own version, "
-            "or `make reset CH=NN` for the course's"
-        )
-        return 1
-    print("every module is what its chapter says")
-    return 0
+    print(
+        f"\n{len(problems)} of the library's modules differ from their chapters: "
+        + ", ".join(problems)
+        + "\nWhat to do: run `python -m courseware export NN` for your own version, "
+        "or `make reset CH=NN` for the course's"
+    )
+    return 1
 
 
 def _reset(arguments: argparse.Namespace) -> int:
-    lines = originals.reset(arguments.chapter)
+    from courseware.export.reset import reset
+
+    lines = reset(arguments.chapter)
     print("\n".join(lines) or "nothing to do: this chapter is the course's own already")
     return 0
 
 
+def _keep(_: argparse.Namespace) -> int:
+    from courseware.export.reset import keep_copies
+
+    added = keep_copies()
+    if added:
+        print(f"kept {len(added)} of the course's own files for `make reset`")
+    return 0
+
+
+def _originals(arguments: argparse.Namespace) -> int:
+    from courseware.export.reset import differing, write_list
+
+    if arguments.check:
+        names = differing()
+        if names:
+            print("not as the course ships them: " + ", ".join(names))
+            print(
+                "What to do: run `python -m courseware originals` if they are to become the course's own"
+            )
+        return 1 if names else 0
+
+    print("\n".join(write_list()) or "the list was in step already")
+    return 0
+
+
 def _progress(_: argparse.Namespace) -> int:
-    print(progress.summary())
+    from courseware import dashboard
+
+    print(dashboard.summary())
+    return 0
+
+
+def _doctor(_: argparse.Namespace) -> int:
+    from courseware.setup import doctor
+
+    print(doctor.report())
     return 0
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from courseware.running import run_notebook
+    from courseware.setup.running import run_notebook
 
     for name in arguments.notebooks:
         print(run_notebook(name))
@@ -56,49 +97,51 @@ def _generate(arguments: argparse.Namespace) -> int:
     return generate.main(["--check"] if arguments.check else [])
 
 
-def _freeze(_: argparse.Namespace) -> int:
-    print("\n".join(originals.freeze()) or "the originals were in step already")
-    return 0
-
-
-def _doctor(_: argparse.Namespace) -> int:
-    from courseware import environment
-
-    print(environment.report())
-    return 0
-
-
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     top = argparse.ArgumentParser(prog="python -m courseware", description=__doc__)
     commands = top.add_subparsers(required=True, metavar="COMMAND")
 
-    def add(name, action, about):
+    def add(
+        name: str, action: Callable[[argparse.Namespace], int], about: str
+    ) -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=about, description=about)
         command.set_defaults(action=action)
         return command
 
-    add("export", _export, "prove chapters and put them into the library").add_argument(
-        "chapters", nargs="+", metavar="NN"
-    )
-    add(
-        "verify", _verify, "compare the library with the chapters; print what differs"
-    ).add_argument("chapters", nargs="*", metavar="NN")
-    add("reset", _reset, "bring back the course's own version of a chapter").add_argument(
-        "chapter", metavar="NN"
-    )
+    command = add("export", _export, "prove chapters and put them into the library")
+    command.add_argument("chapters", nargs="+", metavar="NN")
+
+    command = add("verify", _verify, "compare the library with the chapters; print what differs")
+    command.add_argument("chapters", nargs="*", metavar="NN")
+
+    command = add("reset", _reset, "bring back the course's own version of a chapter")
+    command.add_argument("chapter", metavar="NN")
+
     add("progress", _progress, "show the chapters exported and the exercises solved")
     add("doctor", _doctor, "check this computer and the environment")
-    add("run", _run, "execute notebooks from a clean kernel and store their outputs").add_argument(
-        "notebooks", nargs="+", metavar="NOTEBOOK"
-    )
+
+    command = add("run", _run, "execute notebooks from a clean kernel and store their outputs")
+    command.add_argument("notebooks", nargs="+", metavar="NOTEBOOK")
+
     command = add("generate", _generate, "write exercises/ from solutions/")
     command.add_argument("--check", action="store_true", help="only compare")
-    add("freeze", _freeze, "make the present chapters the course's own (for its authors)")
+
+    add("keep", _keep, "copy the course's own chapters for `reset` (set-up does this)")
+
+    command = add(
+        "originals", _originals, "make the present chapters the course's own (for its authors)"
+    )
+    command.add_argument("--check", action="store_true", help="only compare")
+
     return top
 
 
 def main() -> int:
+    """Run the command line and return its exit status."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # a console may not know every character
+
     arguments = parser().parse_args()
     try:
         return arguments.action(arguments)

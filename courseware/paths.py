@@ -9,7 +9,7 @@ CODE = Path(__file__).resolve().parent.parent
 ROOT = Path(os.environ.get("MINIGPT_ROOT", CODE))
 NOTEBOOKS = ROOT / "notebooks"
 LIBRARY = ROOT / "minigpt_lib"
-ORIGINALS = ROOT / "courseware" / "originals"
+ORIGINALS = ROOT / "courseware" / "export" / "originals.json"
 STATE = ROOT / ".course"
 
 
@@ -21,10 +21,15 @@ def write_atomic(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with open(temporary, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
+        write_to_disk(temporary, text.encode("utf-8"))
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_to_disk(path: Path, content: bytes) -> None:
+    """Write `content` to `path` and return when it has reached the disk."""
+    with open(path, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())

@@ -31,22 +31,3 @@ def record(kind: str, name: str, status: str) -> None:
         paths.write_atomic(paths.STATE / FILE, text)
     except OSError as error:
         print(f"(progress was not saved: {error})", file=sys.stderr)
-
-
-def summary() -> str:
-    """Return a table: each chapter, whether its module was exported here, and its exercises."""
-    from courseware.chapters import all_chapters
-    from courseware.exercises import exercises_of
-
-    data = read()
-    rows = []
-    for chapter in all_chapters():
-        done = data.get("chapter", {}).get(chapter.stem)
-        state = "exported" if done else "not yet" if chapter.module else "-"
-        names = exercises_of(chapter.number)
-        right = sum(data.get("exercise", {}).get(name) == "right" for name in names)
-        count = f"{right} of {len(names)}" if names else "-"
-        rows.append((f"{chapter.number:02d}", chapter.title, state, count))
-    table = [("", "chapter", "your module", "exercises right"), *rows]
-    widths = [max(len(row[i]) for row in table) for i in range(4)]
-    return "\n".join("  ".join(t.ljust(w) for t, w in zip(row, widths)).rstrip() for row in table)

@@ -1,8 +1,8 @@
-// Loaded on every page: mounts the interactive figures, labels the cells of the export, names nameless buttons.
+// Loaded on every page: mounts the interactive figures, labels the cells of the export, gives unnamed buttons a name.
 
 const dataOf = (el) => JSON.parse(el.querySelector('script[type="application/json"]')?.textContent ?? "null");
 
-/** Replace each `.twin` by the figure of `twins/<name>.js`; on any failure its description stays. */
+/** Replace each `.twin` by the figure from `twins/<name>.js`; if that fails, its description stays. */
 async function mountTwins() {
   for (const el of document.querySelectorAll(".twin[data-twin]")) {
     const name = el.dataset.twin;
@@ -30,7 +30,7 @@ const ROLES = {
   module: ["Module", "the name and the description of this chapter's module"],
 };
 
-/** Say in words, above the cell, what a first line such as `#| export` means. */
+/** Say in words, above the cell, what its first line means, such as `#| export`. */
 function labelCells() {
   for (const cell of document.querySelectorAll("div.cell")) {
     const code = cell.querySelector(".cell_input pre");
@@ -46,7 +46,7 @@ function labelCells() {
   }
 }
 
-/** What scrolls sideways must be reachable with the keyboard. */
+/** Make whatever scrolls sideways reachable with the keyboard. */
 function focusScrollers() {
   const wide = ".bd-article pre, .cell_output, .cell_output .output, .pst-scrollable-table-container, .strip, mjx-container[display='true']";
   for (const el of document.querySelectorAll(wide)) {
@@ -54,7 +54,7 @@ function focusScrollers() {
   }
 }
 
-/** The theme leaves some controls without a name, or with one that differs from what is seen. */
+/** Name the controls that the theme leaves without a name, or with one that differs from the visible text. */
 function nameControls() {
   for (const el of document.querySelectorAll("button, label, a.btn, input[type=checkbox]")) {
     const seen = el.textContent.trim() || el.getAttribute("aria-label") || el.labels?.[0]?.textContent.trim();

@@ -1,4 +1,4 @@
-"""Compare two results and say how they differ: kind, shape, dtype, or the first value that is not the same."""
+"""Compare two results and describe how they differ: in kind, shape, dtype, or the first value that is not the same."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-TOLERANCE = 1e-5  # float32 keeps about seven digits; another order of summation costs one or two
+TOLERANCE = 1e-5  # float32 has about seven digits; a different order of summation costs one or two
+_LONGEST = 90  # characters of a value that a message shows
 
 
 class Difference(NamedTuple):
-    """How a result differs from what was expected."""
+    """How a result differs from the expected one."""
 
     diagnosis: str  # wrong type, wrong shape, wrong dtype, wrong length, wrong keys, wrong value
     text: str
@@ -19,17 +20,18 @@ class Difference(NamedTuple):
 
 
 def same(one: Any, other: Any, tolerance: float = TOLERANCE) -> bool:
-    """Return whether two results are equal; floats within `tolerance`, absolute and relative."""
+    """Return whether two results are equal, with floats within `tolerance`, absolute and relative."""
     return difference(one, other, tolerance) is None
 
 
 def difference(got: Any, want: Any, tolerance: float = TOLERANCE) -> Difference | None:
-    """Return how `got` differs from `want`, or None: tensors, arrays, numbers, texts, containers of them.
+    """Return how `got` differs from `want`, or None; for tensors, arrays, numbers, strings, and containers of them.
 
-    A NumPy array may stand for a tensor and a tuple for a list; float32 and float64 count as one kind.
+    A NumPy array counts as a tensor, a tuple as a list, and float32 and float64 as the same dtype.
     """
     got = got.item() if isinstance(got, np.generic) else got
     want = want.item() if isinstance(want, np.generic) else want
+
     if _is_array(want):
         return _of_arrays(got, want, tolerance)
     if isinstance(want, (list, tuple)) and isinstance(got, (list, tuple)):
@@ -38,6 +40,7 @@ def difference(got: Any, want: Any, tolerance: float = TOLERANCE) -> Difference 
         return _of_dicts(got, want, tolerance)
     if _is_number(want) and _is_number(got):
         return None if _close(got, want, tolerance) else Difference("wrong value", _both(got, want))
+
     if type(got) is not type(want):
         text = f"expected {kind(want)}, got {kind(got)}: {brief(got)}"
         return Difference("wrong type", text)
@@ -48,17 +51,22 @@ def _of_arrays(got: Any, want: Any, tolerance: float) -> Difference | None:
     if not _is_array(got):
         text = f"expected {kind(want)} of shape {tuple(want.shape)}, got {kind(got)}: {brief(got)}"
         return Difference("wrong type", text)
-    mine, theirs = _tensor(got), _tensor(want)
+
+    mine = _tensor(got)
+    theirs = _tensor(want)
     if mine.shape != theirs.shape:
         text = f"expected shape {tuple(theirs.shape)}, got {tuple(mine.shape)}"
         return Difference("wrong shape", text)
     if _dtype_kind(mine) != _dtype_kind(theirs):
         text = f"expected {_dtype_kind(theirs)}, got {_dtype_kind(mine)} ({got.dtype})"
         return Difference("wrong dtype", text)
-    first, second = mine.double(), theirs.double()
-    equal = torch.isclose(first, second, rtol=tolerance, atol=tolerance, equal_nan=True)
+
+    equal = torch.isclose(
+        mine.double(), theirs.double(), rtol=tolerance, atol=tolerance, equal_nan=True
+    )
     if bool(equal.all()):
         return None
+
     index = tuple(int(i) for i in (~equal).nonzero()[0])
     text = _both(got, want)
     if index:
@@ -66,10 +74,11 @@ def _of_arrays(got: Any, want: Any, tolerance: float) -> Difference | None:
     return Difference("wrong value", text, str(list(index)))
 
 
-def _of_lists(got: Any, want: Any, tolerance: float) -> Difference | None:
+def _of_lists(got: list | tuple, want: list | tuple, tolerance: float) -> Difference | None:
     if len(got) != len(want):
         text = f"expected {len(want)} items, got {len(got)}: {_both(got, want)}"
         return Difference("wrong length", text)
+
     for i, (mine, theirs) in enumerate(zip(got, want, strict=True)):
         found = difference(mine, theirs, tolerance)
         if found and found.diagnosis == "wrong value" and not _is_array(theirs):
@@ -80,10 +89,11 @@ def _of_lists(got: Any, want: Any, tolerance: float) -> Difference | None:
     return None
 
 
-def _near(got: Any, want: Any, i: int) -> str:
-    """Return both lists; if they are long, what stands around place i."""
-    if len(repr(_rounded(want))) <= 90:
+def _near(got: list | tuple, want: list | tuple, i: int) -> str:
+    """Return both lists or, if they are long, the part around place i."""
+    if len(repr(_rounded(want))) <= _LONGEST:
         return _both(got, want)
+
     around = slice(max(0, i - 2), i + 3)
     return f"around place {i} {_both(got[around], want[around])}"
 
@@ -91,10 +101,15 @@ def _near(got: Any, want: Any, i: int) -> str:
 def _of_dicts(got: dict, want: dict, tolerance: float) -> Difference | None:
     missing = [key for key in want if key not in got]
     extra = [key for key in got if key not in want]
-    if missing or extra:
-        parts = [f"{brief(missing)} missing"] * bool(missing)
-        parts += [f"{brief(extra)} not expected"] * bool(extra)
+
+    parts = []
+    if missing:
+        parts.append(f"{brief(missing)} missing")
+    if extra:
+        parts.append(f"{brief(extra)} not expected")
+    if parts:
         return Difference("wrong keys", f"keys {' and '.join(parts)}: {_both(got, want)}")
+
     for key in want:
         found = difference(got[key], want[key], tolerance)
         if found:
@@ -111,7 +126,9 @@ def _is_number(value: Any) -> bool:
 
 
 def _close(one: float, other: float, tolerance: float) -> bool:
-    if one == other or (one != one and other != other):
+    if one == other:
+        return True
+    if one != one and other != other:  # both are nan
         return True
     return abs(one - other) <= tolerance * max(1.0, abs(other))
 
@@ -139,11 +156,11 @@ def _both(got: Any, want: Any) -> str:
 
 
 def brief(value: Any) -> str:
-    """Return a value as one short line, floats rounded to four decimals."""
+    """Return a value as one short line, with floats rounded to four decimals."""
     if _is_array(value):
         value = _tensor(value).tolist()
     text = repr(_rounded(value))
-    return text if len(text) <= 90 else text[:87] + "..."
+    return text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "..."
 
 
 def _rounded(value: Any) -> Any:

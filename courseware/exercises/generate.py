@@ -1,7 +1,7 @@
 """Write exercises/ from solutions/: the same notebooks without the solutions and without outputs.
 
-What stands between `### BEGIN SOLUTION` and `### END SOLUTION` is removed. Inside a function the learner finds
-`raise NotImplementedError("write this")` there; lines `### STUB: code` inside the block give another stub.
+Everything between `### BEGIN SOLUTION` and `### END SOLUTION` is removed. Inside a function, the learner finds
+`raise NotImplementedError("write this")` instead; lines `### STUB: code` inside the block define a different stub.
 """
 
 from __future__ import annotations
@@ -16,37 +16,43 @@ import nbformat
 from courseware import paths
 from courseware.exercises.probing import STUB_MESSAGE
 
-BEGIN, END, STUB = "### BEGIN SOLUTION", "### END SOLUTION", "### STUB: "
+BEGIN = "### BEGIN SOLUTION"
+END = "### END SOLUTION"
+STUB = "### STUB: "
 
 
 def strip(source: str, where: str) -> str:
-    """Return a cell's source with stubs for its solution blocks; ValueError if markers are unbalanced."""
+    """Return a cell's source with stubs in place of its solutions; raises ValueError if markers are unbalanced."""
     kept: list[str] = []
     stub: list[str] | None = None
     indent = ""
+
     for number, line in enumerate(source.split("\n"), 1):
         text = line.strip()
+        place = f"{where}, line {number}"
+
         if text == BEGIN:
             if stub is not None:
-                raise ValueError(
-                    f"{where}, line {number}: {BEGIN} inside a solution; close the first"
-                )
-            stub, indent = [], line[: len(line) - len(line.lstrip())]
+                raise ValueError(f"{place}: {BEGIN} inside a solution; close the first")
+            stub = []
+            indent = line[: len(line) - len(line.lstrip())]
+
         elif text == END:
             if stub is None:
-                raise ValueError(f"{where}, line {number}: {END} without {BEGIN}")
+                raise ValueError(f"{place}: {END} without {BEGIN}")
             if not stub and not indent:
-                raise ValueError(
-                    f"{where}, line {number}: a solution outside a function needs lines `{STUB}code`"
-                )
+                raise ValueError(f"{place}: a solution outside a function needs lines `{STUB}code`")
             kept += stub or [f'{indent}raise NotImplementedError("{STUB_MESSAGE}")']
             stub = None
-        elif stub is None and text.startswith(STUB.strip()):
-            raise ValueError(f"{where}, line {number}: {STUB.strip()} outside a solution")
+
+        elif text.startswith(STUB.strip()):
+            if stub is None:
+                raise ValueError(f"{place}: {STUB.strip()} outside a solution")
+            stub.append(indent + text.removeprefix(STUB.strip()).removeprefix(" "))
+
         elif stub is None:
             kept.append(line)
-        elif text.startswith(STUB.strip()):
-            stub.append(indent + text.removeprefix(STUB.strip()).removeprefix(" "))
+
     if stub is not None:
         raise ValueError(f"{where}: {BEGIN} without {END}")
     return "\n".join(kept)
@@ -55,47 +61,53 @@ def strip(source: str, where: str) -> str:
 def exercise_text(path: Path) -> str:
     """Return the text of the exercise notebook made from the solution notebook at `path`."""
     notebook = nbformat.read(path, as_version=4)
+
     for number, cell in enumerate(notebook.cells, 1):
         cell.id = f"cell-{number:02d}"
         cell.metadata = {}
         if cell.cell_type == "code":
             cell.source = strip(cell.source, f"{path.name}, cell {number}")
-            cell.outputs, cell.execution_count = [], None
+            cell.outputs = []
+            cell.execution_count = None
         else:
             cell.source = cell.source.replace(" (solutions)", "")
+
     return nbformat.writes(notebook) + "\n"
 
 
 def pairs() -> dict[Path, str]:
-    """Return the text that each file of exercises/ should hold."""
-    folder = paths.ROOT / "exercises"
-    return {
-        folder / p.name: exercise_text(p)
-        for p in sorted((paths.ROOT / "solutions").glob("*.ipynb"))
-    }
+    """Return the text that each file of exercises/ should contain."""
+    solutions = sorted((paths.ROOT / "solutions").glob("*.ipynb"))
+    return {paths.ROOT / "exercises" / path.name: exercise_text(path) for path in solutions}
 
 
 def out_of_step() -> str:
     """Return the differences between exercises/ and what solutions/ would write, or ''."""
     lines: list[str] = []
     wanted = pairs()
+
     for path, text in wanted.items():
         old = path.read_text(encoding="utf-8") if path.exists() else ""
         lines += difflib.unified_diff(
             old.splitlines(True), text.splitlines(True), f"{path.name} (on disk)", path.name
         )
+
     strays = set((paths.ROOT / "exercises").glob("*.ipynb")) - set(wanted)
     lines += [f"exercises/{path.name}: no solution writes this file\n" for path in sorted(strays)]
+
     return "".join(lines)
 
 
 def main(arguments: list[str] | None = None) -> int:
+    """Write the files that have changed, or only compare them; return the exit status."""
     parser = argparse.ArgumentParser(description="write exercises/ from solutions/")
     parser.add_argument("--check", action="store_true", help="only compare; exit 1 if they differ")
+
     if parser.parse_args(arguments).check:
         difference = out_of_step()
         print(difference or "exercises/ is in step with solutions/")
         return 1 if difference else 0
+
     for path, text in pairs().items():
         if not path.exists() or path.read_text(encoding="utf-8") != text:
             paths.write_atomic(path, text)

@@ -1,4 +1,4 @@
-"""What a learner calls: `check`, `hint` and `solution`, each showing a small card."""
+"""The functions that a learner calls: `check`, `hint` and `solution`. Each shows a small card."""
 
 from __future__ import annotations
 
@@ -11,19 +11,22 @@ import textwrap
 from functools import cache
 from typing import Any
 
-from courseware import exercises as package
 from courseware import progress
+from courseware.exercises import answers
 from courseware.exercises.engine import Exercise, Verdict, judge
 
 _COLOURS = {"right": "#009E73", "wrong": "#D55E00", "not attempted": "#7F7F7F", "hint": "#0072B2"}
-_given: dict[str, int] = {}  # how many hints this kernel has shown, by exercise
+_given: dict[str, int] = {}  # the number of hints shown by this kernel, by exercise
 
 
 class Card:
     """A message that reads well in a notebook, on the website and in a terminal."""
 
     def __init__(self, kind: str, heading: str, body: str = "", code: str = "") -> None:
-        self.kind, self.heading, self.body, self.code = kind, heading, body, code
+        self.kind = kind
+        self.heading = heading
+        self.body = body
+        self.code = code
 
     def __repr__(self) -> str:
         parts = [self.heading, textwrap.fill(self.body, 96) if self.body else "", self.code]
@@ -33,6 +36,7 @@ class Card:
         colour = _COLOURS.get(self.kind, _COLOURS["hint"])
         body = f"<p style='margin:.3em 0 0'>{html.escape(self.body)}</p>" if self.body else ""
         code = f"<pre style='margin:.5em 0 0'>{html.escape(self.code)}</pre>" if self.code else ""
+
         return (
             f'<div role="status" style="border-left:4px solid {colour};padding:.4em .9em;margin:.3em 0">'
             f"<strong>{html.escape(self.heading)}</strong>{body}{code}</div>"
@@ -41,15 +45,19 @@ class Card:
 
 @cache
 def registry() -> dict[str, Exercise]:
-    """Return every exercise of the course by name; the modules chNN hold them."""
+    """Return every exercise of the course by name, in the order of the chapters."""
     found: dict[str, Exercise] = {}
-    for info in pkgutil.iter_modules(package.__path__):
-        if info.name.startswith("ch"):
-            module = importlib.import_module(f"{package.__name__}.{info.name}")
-            for exercise in module.EXERCISES:
-                if exercise.name in found:
-                    raise ValueError(f"two exercises are called {exercise.name!r}")
-                found[exercise.name] = exercise
+
+    for info in pkgutil.iter_modules(answers.__path__):
+        if not info.name[0].isdigit():  # a module that a chapter's file imports
+            continue
+
+        module = importlib.import_module(f"{answers.__name__}.{info.name}")
+        for exercise in module.EXERCISES:
+            if exercise.name in found:
+                raise ValueError(f"two exercises are called {exercise.name!r}")
+            found[exercise.name] = exercise
+
     return found
 
 
@@ -59,11 +67,12 @@ def exercises_of(chapter: int) -> list[str]:
 
 
 def find(name: str) -> Exercise:
-    """Return the exercise; ValueError names the nearest ones if there is none of that name."""
+    """Return the exercise called `name`; raises ValueError, with the most similar names, if there is none."""
     names = registry()
     if name not in names:
         near = difflib.get_close_matches(str(name), names, n=3) or sorted(names)
         raise ValueError(f"there is no exercise {name!r}; did you mean {', '.join(near)}?")
+
     return names[name]
 
 
@@ -79,6 +88,7 @@ def card(exercise: Exercise, verdict: Verdict) -> Card:
     """Return the card for a verdict."""
     if verdict.kind == "right":
         return Card("right", f"Right: {exercise.title}.", "It does what the reference does.")
+
     if verdict.kind == "not attempted":
         task = "Repair" if exercise.given else "Fill"
         return Card(
@@ -86,17 +96,20 @@ def card(exercise: Exercise, verdict: Verdict) -> Card:
             f"Not attempted yet: {exercise.title}.",
             f'{task} the function above, run its cell, then this one. hint("{exercise.name}") helps.',
         )
+
     look = f" Where to look: {verdict.look}" if verdict.look else ""
     return Card("wrong", f"Not yet: {verdict.diagnosis}.", verdict.message + look)
 
 
 def hint(name: str) -> Card:
-    """Show the next hint of an exercise; after the last one, say so."""
+    """Show the next hint of an exercise, or say that there are no more."""
     exercise = find(name)
     shown = _given.get(name, 0)
+
     if shown >= len(exercise.hints):
         text = f'There are no more hints. solution("{name}") shows ours.'
         return Card("hint", f"All {len(exercise.hints)} hints were given.", text)
+
     _given[name] = shown + 1
     return Card("hint", f"Hint {shown + 1} of {len(exercise.hints)}", exercise.hints[shown])
 

@@ -1,4 +1,4 @@
-// Bends: choose an activation and read its value and slope at x, or open and close SwiGLU's gate.
+// Activations: choose one and read its value and slope at x, or open and close SwiGLU's gate.
 
 import { h, labelled, slider } from "./kit.js";
 import { number, plot } from "./plot-lines.js";
@@ -16,7 +16,7 @@ export function describe(data, { name, i, up }) {
   return `${name} at x = ${number(x)}: value ${number(data.value[name][i])}, slope ${number(data.slope[name][i])}.`;
 }
 
-/** The SVG: the chosen bend and its slope over x, or the gate's output for a fixed `up`. */
+/** The SVG: the chosen activation and its slope over x, or the gate's output for a fixed `up`. */
 export function draw(data, state) {
   const { name, i, up } = state;
   const gate = { y: [-8, 8], yticks: [-8, -4, 0, 4, 8], xlabel: "gate" };
@@ -41,7 +41,7 @@ const swatch = (colour, words) =>
     h("span", { style: `display:inline-block;width:.9em;height:.9em;border-radius:2px;background:${colour}` }),
     ` ${words}`);
 
-/** data: {x, value, slope}; the last two from a name to one number for each x, with a name "SiLU" */
+/** data: {x, value, slope}; the last two map each name to one number for each x; one name is "SiLU" */
 export default function mount(el, data) {
   const state = { name: "GELU", i: data.x.indexOf(1), up: 2 };
   const [legend, view] = [h("p", { "aria-hidden": "true" }), h("div")];

@@ -2,7 +2,7 @@
 
 import { h, labelled, slider, spoken, visible } from "./kit.js";
 
-// Viridis (Smith and van der Walt, 2015) at 0, 0.05, … 1; between them the colours are blended.
+// Viridis (Smith and van der Walt, 2015) at 0, 0.05, … 1; colours in between are interpolated.
 const STOPS = [
   "440154", "471365", "482475", "463480", "414487", "3b528b", "355f8d", "2f6c8e", "2a788e", "25848e", "21918c",
   "1e9c89", "22a884", "2fb47c", "44bf70", "5ec962", "7ad151", "9bd93c", "bddf26", "dfe318", "fde725",
@@ -17,7 +17,7 @@ export function viridis(weight) {
   return `rgb(${mixed.join(",")})`;
 }
 
-/** Return the places of the largest weights, first ones first. */
+/** Return the indices of the n largest weights, the largest first; of equals, the first one first. */
 export function largest(row, n = 3) {
   return row.map((w, i) => [w, i]).sort((a, b) => b[0] - a[0] || a[1] - b[1]).slice(0, n).map(([, i]) => i);
 }
@@ -30,7 +30,7 @@ export default function mount(el, data) {
   const line = h("div", { class: "twin-boxes", style: "line-height:1.7" });
   const said = h("p", { role: "status", "aria-live": "polite" });
   const size = text.length;
-  const cell = 10; // pixels of the canvas for a weight; the page scales it
+  const cell = 10; // pixels of the canvas for each weight; the page scales them
   const canvas = h("canvas", {
     width: size * cell, height: size * cell, role: "img", style: "width:100%;max-width:420px;cursor:pointer;touch-action:manipulation",
   });

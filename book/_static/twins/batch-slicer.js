@@ -1,11 +1,11 @@
-// Cut a block out of a text: the input x, and the target y, which is the same text one place further on.
+// Cut a block out of a text: the input x, and the target y, which is the same text one character further on.
 
 import { h, slider, spoken, token } from "./kit.js";
 
 const X = "#0072B2";
 const Y = "#E69F00";
 
-/** data: {text, block_size: how long a block is at first, start: where it begins at first} */
+/** data: {text, block_size and start: the length and the start of the first block} */
 export default function mount(el, data) {
   const text = [...data.text];
   const state = { start: data.start ?? 0, size: Math.min(data.block_size ?? 8, text.length - 1) };

@@ -1,10 +1,10 @@
-// The counted bigram: choose a character, see what follows it how often, and let the table write.
+// The counted bigram: choose a character, see how often each character follows it, and let the table write.
 
 import { h, labelled, slider, spoken, visible } from "./kit.js";
 
 const SHOWN = 10;
 
-/** Return p_i^(1/temperature), made to sum to 1; temperature 0 leaves only the most frequent. */
+/** Return p_i^(1/temperature), normalised to sum to 1; temperature 0 leaves only the most frequent. */
 export function sharpen(row, temperature) {
   const top = Math.max(...row);
   if (top === 0) return row.map(() => 1 / row.length); // a character that nothing ever followed
@@ -25,7 +25,7 @@ export function draw(probabilities, random = Math.random) {
   return last;
 }
 
-/** data: {alphabet, probs: one row for each character, counts or probabilities of what follows, start} */
+/** data: {alphabet, probs: for each character a row of counts or probabilities of what follows, start: the first choice} */
 export default function mount(el, data) {
   const alphabet = [...data.alphabet];
   const state = { from: Math.max(0, alphabet.indexOf(data.start ?? "t")), temperature: 1, text: "" };

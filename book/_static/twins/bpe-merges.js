@@ -7,7 +7,7 @@ const CHUNKS = /'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!
 
 const bytesOf = (text) => String.fromCharCode(...new TextEncoder().encode(text));
 
-/** The text of a token; a token that is no whole character is shown by its bytes. */
+/** The text of a token; a token that is not a whole character is shown as its bytes. */
 function shown(token) {
   try {
     const bytes = Uint8Array.from(token, (c) => c.charCodeAt(0));
@@ -17,7 +17,7 @@ function shown(token) {
   }
 }
 
-/** Cut one chunk: neighbours merge, lowest rank first, from the left. `ranks`: token (a character a byte) -> rank. */
+/** Cut one chunk: neighbours merge, lowest rank first, from the left. `ranks`: token (one character per byte) to rank. */
 export function cut(chunk, ranks) {
   const pieces = [...bytesOf(chunk)];
   for (;;) {
@@ -32,9 +32,9 @@ export function cut(chunk, ranks) {
   }
 }
 
-/** data: {merges: [[left, right], ...] in order, a character a byte; text; n: how many merges apply at first} */
+/** data: {merges: [[left, right], ...] in order, one character per byte; text; n: how many merges are applied first} */
 export default function mount(el, data) {
-  const limit = 4000; // characters: more could not be read as boxes, and would make the slider slow
+  const limit = 4000; // characters; more boxes would be unreadable, and the slider slow
   const ids = new Map(data.merges.map(([left, right], i) => [left + right, 256 + i]));
   for (let b = 0; b < 256; b += 1) ids.set(String.fromCharCode(b), b);
   const state = { n: Math.min(data.n ?? 100, data.merges.length) };

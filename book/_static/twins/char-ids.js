@@ -1,10 +1,10 @@
-// Type a text and see the id of each character; what is not in the alphabet is refused, as `CharTokenizer` does.
+// Type a text and see the id of each character; a character outside the alphabet is refused, as by `CharTokenizer`.
 
 import { colourOf, h, labelled, token } from "./kit.js";
 
 const hex = (c) => c.codePointAt(0).toString(16).toUpperCase().padStart(4, "0");
 
-/** data: {alphabet: every character in the order of its id, text: what stands there first} */
+/** data: {alphabet: all characters in the order of their ids, text: the first text} */
 export default function mount(el, data) {
   const alphabet = [...data.alphabet];
   const idOf = new Map(alphabet.map((c, i) => [c, i]));

@@ -1,24 +1,24 @@
-// Recorded conversations: replay one as it was written, then see what its last answer looked at.
+// Recorded conversations: replay one as it was written, then see what its last answer attended to.
 
 import { h, labelled, slider } from "./kit.js";
 
 const NAMES = { system: "system", user: "you", assistant: "MiniGPT" };
-const PAUSE = 60; // milliseconds from token to token
+const PAUSE = 60; // milliseconds between tokens
 
-/** How much the answer's token (from 0) looked at each token before it, in thousandths; layer null: all layers. */
+/** How much the answer's token (from 0) attended to each token before it, in thousandths; layer null: the mean of all layers. */
 export function looked(data, token, layer) {
   const rows = layer === null ? data.weights.map((w) => w[token]) : [data.weights[layer][token]];
   const n = data.start + token;
   return Array.from({ length: n }, (_, j) => rows.reduce((sum, row) => sum + row[j], 0) / rows.length);
 }
 
-/** A token with its spaces and line breaks visible. */
+/** A token with visible spaces and line breaks. */
 export const shown = (text) => text.replaceAll(" ", "␣").replaceAll("\n", "⏎");
 
-/** A share with one decimal; a half goes up. */
+/** A share in per cent with one decimal; a half is rounded up. */
 export const percent = (thousandths) => (Math.floor(thousandths + 0.5) / 10).toFixed(1);
 
-/** The sentence: which token was written, and the three that were looked at most. */
+/** The sentence: which token was written, and the three tokens it attended to most. */
 export function describe(data, token, layer) {
   const weights = looked(data, token, layer);
   const best = weights.map((_, j) => j).sort((a, b) => weights[b] - weights[a] || a - b).slice(0, 3);
@@ -74,7 +74,7 @@ export default function mount(el, data) {
   }
 
   function open() {
-    state.run += 1; // a replay that is still going stops
+    state.run += 1; // stops a replay that is still running
     Object.assign(state, { token: 0, layer: null });
     const { attention, messages } = data[state.talk];
     const layers = attention.weights.map((_, i) => h("option", { value: i }, String(i + 1)));

@@ -25,7 +25,7 @@ export function labelled(text, control, ...after) {
 
 /** A slider that shows its value; `change` is called with the number. */
 export function slider(text, { min, max, step = 1, value, format = String }, change) {
-  const shown = h("span", { class: "twin-value", "aria-hidden": "true" }, format(value)); // the slider itself says it
+  const shown = h("span", { class: "twin-value", "aria-hidden": "true" }, format(value)); // screen readers get it from the slider itself
   const control = h("input", { type: "range", min, max, step, value });
   const { row } = labelled(text, control, shown);
   const update = () => {
@@ -37,13 +37,13 @@ export function slider(text, { min, max, step = 1, value, format = String }, cha
   return { row, control, update };
 }
 
-/** How a character is shown: a space and a line break are visible. */
+/** A character as it is shown: spaces and line breaks are visible. */
 export const visible = (c) => (c === "\n" ? "\u23CE" : c === " " ? "\u2423" : c);
 
-/** How a character is read out or listed. */
+/** A character as it is read out or listed. */
 export const spoken = (c) => (c === "\n" ? "line break" : c === " " ? "space" : c);
 
-/** One token: its text in a tinted box, a small note below. */
+/** One token: its text in a tinted box, with a small note below. */
 export function token(text, note, colour) {
   const style = colour ? `--token:${colour}` : null;
   return h("span", { class: colour ? "token" : "token out", style }, h("b", {}, visible(text)), h("small", {}, note));

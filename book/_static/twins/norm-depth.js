@@ -7,7 +7,7 @@ const STACKS = { pre: "pre-norm", post: "post-norm", none: "no norm", plain: "no
 const COLOURS = { pre: "#0072B2", post: "#D55E00", none: "#E69F00", plain: "#009E73" };
 const QUANTITIES = { gradient: "gradient norm at the stream", size: "size of the stream" };
 
-/** The sentence below the picture: what is at the bottom, at the top, and their ratio. */
+/** The sentence below the picture: the values at the bottom and at the top, and their ratio. */
 export function describe(data, { quantity, stack, depth, steps }) {
   const values = data[quantity][`${stack}-${depth}-${steps}`];
   const [low, high] = [values[0], values.at(-1)];
@@ -21,7 +21,7 @@ export function describe(data, { quantity, stack, depth, steps }) {
   );
 }
 
-/** The SVG: all four stacks over the layers, the chosen one strong. */
+/** The SVG: all four stacks over the layers, with the chosen one in bold. */
 export function draw(data, state) {
   const { quantity, stack, depth, steps } = state;
   const order = [...Object.keys(STACKS).filter((s) => s !== stack), stack];
@@ -41,7 +41,7 @@ export function draw(data, state) {
   return plot(series, axes, describe(data, state));
 }
 
-/** data: {depths, steps, gradient, size}; the last two from "stack-depth-steps" to one number for each place */
+/** data: {depths, steps, gradient, size}; the last two map "stack-depth-steps" to one number for each place */
 export default function mount(el, data) {
   const state = { quantity: "gradient", stack: "post", depth: 12, steps: data.steps.at(-1) };
   const view = h("div");

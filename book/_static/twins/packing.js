@@ -6,7 +6,7 @@ const SHOWN = 14; // rows
 const COLOURS = ["#0072B2", "#E69F00", "#009E73", "#56B4E9", "#D55E00", "#CC79A7"];
 const sum = (values) => values.reduce((a, b) => a + b, 0);
 
-/** The rows of `block` places: lists of [document, tokens]; what they do not fill is empty. */
+/** The rows of `block` places: lists of [document, tokens]; the rest of a row is empty. */
 export function rows(lengths, block, method) {
   const found = [];
   let free = 0;
@@ -27,7 +27,7 @@ export function rows(lengths, block, method) {
   return found;
 }
 
-/** Two sentences: what is shown, and how it compares with the other method. */
+/** Two sentences: about the method that is shown, and about the other one. */
 export function describe(data, { block, method }) {
   const tokens = sum(data.lengths);
   const names = [method, ...data.methods.filter((name) => name !== method)];
@@ -42,7 +42,7 @@ export function describe(data, { block, method }) {
   });
 }
 
-/** The first rows as HTML: a bar a row, a colour a document, what is empty left blank. */
+/** The first rows as HTML: a bar for each row, a colour for each document, blank where it is empty. */
 export function draw(data, { block, method }) {
   const found = rows(data.lengths, block, method);
   const lines = found.slice(0, SHOWN).map((row) => {
@@ -58,7 +58,7 @@ export function draw(data, { block, method }) {
   return `<div aria-hidden="true">${lines.join("")}<small>${note}</small></div>`;
 }
 
-/** data: {lengths, blocks, methods}; lengths are tokens of documents */
+/** data: {lengths, blocks, methods}; lengths: the tokens of each document */
 export default function mount(el, data) {
   const state = { block: 128, method: data.methods[0] };
   const view = h("div");

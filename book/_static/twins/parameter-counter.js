@@ -5,7 +5,7 @@ import { h, labelled, slider } from "./kit.js";
 const USUAL = "usual";
 const grouped = (n) => String(n).replace(/\B(?=(\d{3})+$)/g, ",");
 
-/** What cannot work, as GPTConfig says it; "" for a config that can. */
+/** The error message of GPTConfig for an invalid config, "" for a valid one. */
 export function problems(c) {
   const [found, width] = [[], Math.floor(c.n_embd / c.n_head)];
   if (c.n_embd % c.n_head) found.push(`n_embd=${c.n_embd} cannot be cut into n_head=${c.n_head} equal heads`);
@@ -38,7 +38,7 @@ export function count(c) {
   return { ...parts, total: Object.values(parts).reduce((a, b) => a + b, 0) };
 }
 
-/** A quotient with one decimal place, rounded half up from whole numbers. */
+/** A quotient with one decimal place, rounded half up in whole numbers. */
 export function tenths(numerator, denominator) {
   const n = Math.floor((20 * numerator + denominator) / (2 * denominator));
   return `${grouped(Math.floor(n / 10))}.${n % 10}`;
@@ -136,6 +136,6 @@ export default function mount(el, data) {
     h("button", { type: "button", onclick: () => choose(preset) }, name),
   );
   const presets = h("div", { class: "twin-row", role: "group", "aria-label": "Presets" }, ...buttons);
-  el.append(presets, view, sentence, ...rows); // above the controls: seen while one turns them, on a phone too
+  el.append(presets, view, sentence, ...rows); // above the controls, so they stay in view while a control moves, even on a phone
   choose(Object.values(data.presets)[0]);
 }

@@ -1,4 +1,4 @@
-// Lines and dots in an SVG, as courseware/explorer_lines.py draws them.
+// Lines and dots in an SVG, as courseware/widgets/lines.py draws them.
 
 const [WIDTH, HEIGHT] = [370, 280];
 const [LEFT, RIGHT, TOP, BOTTOM] = [50, 12, 12, 50];
@@ -7,7 +7,7 @@ const raised = (power) => [...String(power)].map((c) => RAISED[c]).join("");
 const minus = (text) => text.replace("-", "−");
 const escaped = (text) => text.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;").replace(/"/g, "&quot;").replace(/'/g, "&#x27;");
 
-/** A number with about three digits that count, as a person would write it. */
+/** A number with about three significant digits, as a person would write it. */
 export function number(value) {
   if (value === 0) return "0";
   const power = Math.floor(Math.log10(Math.abs(value)) + 1e-12);
@@ -23,7 +23,7 @@ const line = (x1, y1, x2, y2, opacity) =>
 const text = (x, y, words, anchor) =>
   `<text x="${x.toFixed(1)}" y="${y.toFixed(1)}" text-anchor="${anchor}" font-size="16" fill="currentColor">${escaped(words)}</text>`;
 
-/** series: {colour, points, width, opacity, dots}; axes: {x, y, log, xticks, yticks, xlabel}; see the Python. */
+/** series: {colour, points, width, opacity, dots}; axes: {x, y, log, xticks, yticks, xlabel}; see lines.py. */
 export function plot(series, axes, alt) {
   const across = (x) => LEFT + ((x - axes.x[0]) / (axes.x[1] - axes.x[0])) * (WIDTH - LEFT - RIGHT);
   const up = (value) => {

@@ -1,10 +1,10 @@
-// The tilt: four answers, a judge, a leash; what courseware/explorer_preferences.py computes, in JavaScript.
+// The tilt: four answers, a judge and a beta; computes what courseware/widgets/preference_tilt.py computes.
 
 import { h, labelled, slider } from "./kit.js";
 
 const BAR = "#0072B2";
 
-/** The best policy: the reference times exp(reward / beta), made to add up to 1. */
+/** The best policy: the reference times exp(reward / beta), normalised to sum to 1. */
 export function tiltOf(reference, rewards, beta) {
   const top = Math.max(...rewards);
   const tilted = reference.map((p, i) => p * Math.exp((rewards[i] - top) / beta));
@@ -12,14 +12,14 @@ export function tiltOf(reference, rewards, beta) {
   return tilted.map((value) => value / sum);
 }
 
-/** [mean reward, distance from the reference in nats] of a policy. */
+/** [mean reward, divergence from the reference in nats] of a policy. */
 export function worth(reference, rewards, policy) {
   const mean = policy.reduce((sum, p, i) => sum + p * rewards[i], 0);
   const nats = policy.reduce((sum, p, i) => sum + (p > 0 ? p * Math.log(p / reference[i]) : 0), 0);
   return [mean, Math.max(0, nats)];
 }
 
-/** What the picture says in words. */
+/** The picture in words. */
 export function sentences(data, judge, beta) {
   const [rewards, reference] = [data.judges[judge], data.reference];
   const [mean, nats] = worth(reference, rewards, tiltOf(reference, rewards, beta));
@@ -31,7 +31,7 @@ export function sentences(data, judge, beta) {
   ];
 }
 
-/** One answer: its words and reward, a bar for the best policy, a mark for the reference, both numbers. */
+/** One answer: its text and reward, a bar for the best policy, a mark for the reference, both numbers. */
 function row(answer, reward, p, q) {
   const bar = h("div", { style: `width:${(100 * p).toFixed(1)}%;height:100%;background:${BAR}` });
   const mark = h("div", { style: `position:absolute;left:${(100 * q).toFixed(1)}%;top:-3px;bottom:-3px;border-left:3px solid currentColor` });

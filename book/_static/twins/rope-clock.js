@@ -1,4 +1,4 @@
-// The RoPE clock: one dial for each pair, a hand for the query and one for the key; the score needs only the distance.
+// The RoPE clock: a dial for each pair, with one hand for the query and one for the key; the score depends only on the distance.
 
 import { h, labelled, slider } from "./kit.js";
 import { plot } from "./plot-lines.js";
@@ -6,7 +6,7 @@ import { plot } from "./plot-lines.js";
 const [QUERY, KEY] = ["#0072B2", "#E69F00"];
 const [WIDTH, X, Y, RADIUS] = [116, 58, 56, 46];
 
-/** By how many radians each of the dim / 2 hands turns per position. */
+/** The radians per position by which each of the dim / 2 hands turns. */
 export const frequencies = (dim, base) => Array.from({ length: dim / 2 }, (_, i) => base ** ((-2 * i) / dim));
 
 /** A number with fixed decimals, a true minus sign, and no minus before zero. */
@@ -15,7 +15,7 @@ export function fixed(value, digits = 2) {
   return (Number(text) === 0 ? text.replace("-", "") : text).replace("-", "−");
 }
 
-/** How fast a hand is, in radians per position. */
+/** The speed of a hand, in radians per position, as text. */
 export const speed = (theta) => (theta >= 0.001 ? String(Number(theta.toFixed(3))) : theta.toFixed(5));
 
 /** The score of each pair: the cosine of the angle between its two hands. */
@@ -42,7 +42,7 @@ function hand(angle, colour, length, width) {
 const label = (y, text) =>
   `<text x="${X}" y="${y}" text-anchor="middle" font-size="16" fill="currentColor">${text}</text>`;
 
-/** A row of dials, two by two on a phone: the angle of a hand is its position times the pair's speed. */
+/** A row of dials (on a phone, two by two); a hand's angle is its position times the pair's speed. */
 export function dials(data, state) {
   const { base, query, key } = state;
   const each = scores(data, base, query - key);
@@ -77,7 +77,7 @@ export function curve(data, { base, query, key }) {
   return plot([line, mark], axes, `Score over distance; at distance ${here[0]} it is ${fixed(here[1])}`);
 }
 
-/** data: {dim, bases, base, last, query, key}; positions from 0 to last */
+/** data: {dim, bases, base, last, query, key}; positions go from 0 to last */
 export default function mount(el, data) {
   const state = { base: data.base, query: data.query, key: data.key };
   const view = h("div");

@@ -1,17 +1,17 @@
-// A planner of training runs: a model, a fleet and a text; days, euros, memory, and what limits the run.
+// A planner of training runs: choose a model, GPUs and a text; see days, euros, memory, and what limits the run.
 
 import { h, labelled, slider } from "./kit.js";
 
 const [GOOD, BAD] = ["#009E73", "#D55E00"];
 const UNITS = [["trillion", 1e12], ["billion", 1e9], ["million", 1e6], ["thousand", 1e3]];
 
-/** A number in words with at most one decimal: 1.5 trillion. */
+/** A number in words with one decimal, such as "1.5 trillion". */
 export function amount(x) {
   for (const [word, unit] of UNITS) if (x >= unit) return `${(x / unit).toFixed(1)} ${word}`;
   return x.toFixed(1);
 }
 
-/** What the formulas of the chapter say about these choices, given as places in the lists. */
+/** What the chapter's formulas say about these choices, which are indices into the lists of data. */
 export function compute(data, { model, gpu, tokens, fleet, sharing }) {
   const [m, g, n] = [data.models[model], data.gpus[gpu], data.fleets[fleet]];
   const seconds = (m.context * m.flops) / (g.flops * data.utilisation);
@@ -31,7 +31,7 @@ export function compute(data, { model, gpu, tokens, fleet, sharing }) {
   };
 }
 
-/** The sentence on what stands in the way, the worst first. */
+/** The sentence about what limits the run. */
 export function limits({ fits, batch, sent }) {
   if (fits > 1) return "It does not fit: share the model further, or take a larger GPU.";
   if (batch > 1) {

@@ -30,7 +30,7 @@ export function filterLogits(logits, { temperature = 1, topK = null, topP = null
   }
   if (topP !== null) {
     const p = softmax(scores);
-    const order = scores.map((_, i) => i).sort((a, b) => scores[a] - scores[b] || a - b); // the most likely last
+    const order = scores.map((_, i) => i).sort((a, b) => scores[a] - scores[b] || a - b); // the likeliest last
     const out = new Set();
     let sum = 0;
     for (const i of order.slice(0, -1)) {
@@ -47,12 +47,12 @@ export function filterLogits(logits, { temperature = 1, topK = null, topP = null
   return scores;
 }
 
-/** The sliders' positions as settings; at their ends they filter nothing. */
+/** The positions of the sliders as settings; at its end, a slider filters nothing. */
 export function settings({ temperature, topK, topP, minP }, size) {
   return { temperature, topK: topK < size ? topK : null, topP: topP < 1 ? topP : null, minP: minP > 0 ? minP : null };
 }
 
-/** The ids that get a bar, the most likely first. */
+/** The ids that get a bar, the likeliest first. */
 export const ranked = (before) => before.map((_, i) => i).sort((a, b) => before[b] - before[a] || a - b).slice(0, SHOWN);
 
 /** The sentence below the bars. */

@@ -15,7 +15,7 @@ export function begins(n, block, stride) {
   return [...found, last];
 }
 
-/** Where the window begins in which character i counts: the first one that reaches it. */
+/** Where the window begins in which character i counts: the first window that reaches it. */
 export const beginOf = (n, block, stride, i) => begins(n, block, stride).find((begin) => begin + block >= i);
 
 /** Two sentences: about the chosen character, and about the whole text. */
@@ -33,7 +33,7 @@ export function describe(data, { block, stride: wanted, i }) {
   ];
 }
 
-/** The text as HTML: tinted by price, what was seen underlined, the chosen character framed. */
+/** The text as HTML: tinted by cost, what was seen underlined, the chosen character framed. */
 export function draw(data, { block, stride: wanted, i }) {
   const stride = Math.min(wanted, block);
   const nats = data.nats[`${block}-${stride}`];
@@ -52,7 +52,7 @@ export function draw(data, { block, stride: wanted, i }) {
   );
 }
 
-/** data: {text, blocks, strides, nats}; nats from "block-stride" to the price of each character but the first */
+/** data: {text, blocks, strides, nats}; nats maps "block-stride" to the cost of each character except the first */
 export default function mount(el, data) {
   const state = { block: 8, stride: 8, i: 17 };
   const view = h("div");

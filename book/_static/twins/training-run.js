@@ -1,4 +1,4 @@
-// A training run that is over: a slider goes through its losses, its learning rate and the text that it wrote.
+// A finished training run: a slider goes through its losses, its learning rate and the text that it wrote.
 
 import { h, slider } from "./kit.js";
 import { plot } from "./plot-lines.js";
@@ -7,7 +7,7 @@ const TRAIN = "#D55E00";
 const VALID = "#56B4E9";
 const RATE = "#009E73";
 
-/** The last row up to a step, or undefined. */
+/** The last row at or before a step, or undefined. */
 export const latest = (rows, step) => rows.findLast((row) => row[0] <= step);
 
 /** The sentence below the picture: what the run had reached at a point. */
@@ -24,7 +24,7 @@ export function describe(data, index) {
 
 const line = (colour, points, width = 2.5, dots = []) => ({ colour, points, width, opacity: 1, dots });
 
-/** Two SVGs: the losses, and the learning rate, with a mark at a point. */
+/** Two SVGs, the losses and the learning rate, each with a mark at the chosen point. */
 export function draw(data, index) {
   const { points, steps } = data;
   const now = points[index][0];
@@ -70,6 +70,6 @@ export default function mount(el, data) {
       ` ${words}`),
   );
   el.append(steps.row, h("p", { "aria-hidden": "true" }, ...swatches), view, sentence);
-  if (data.samples.length) el.append(text); // else it was never asked to write
+  if (data.samples.length) el.append(text); // without samples, there is no text to show
   show(last);
 }

@@ -13,7 +13,7 @@ export function rowOf(data, { form, dialog, packed }) {
   return names.flatMap((name, number) => data.tokens[`${form}|${name}`].map((token, place) => [...token, number, place]));
 }
 
-/** Two sentences: about the row, and about the chosen token (the last one for an i beyond it). */
+/** Two sentences: about the row, and about the chosen token (the last one if i is beyond it). */
 export function describe(data, state) {
   const row = rowOf(data, state);
   const i = Math.min(state.i, row.length - 1);
@@ -32,7 +32,7 @@ export function describe(data, state) {
   ];
 }
 
-/** The row as HTML: learned tokens on a ground, what is seen underlined, the chosen one framed. */
+/** The row as HTML: learned tokens tinted, what the chosen one sees underlined, the chosen one framed. */
 export function draw(data, state) {
   const row = rowOf(data, state);
   const i = Math.min(state.i, row.length - 1);
@@ -51,7 +51,7 @@ export function draw(data, state) {
   );
 }
 
-/** data: {formats, dialogs, tokens}; tokens from "format|dialog" to [text, control, learned] of each token */
+/** data: {formats, dialogs, tokens}; tokens maps "format|dialog" to [text, control, learned] of each token */
 export default function mount(el, data) {
   const state = { form: data.formats[0], dialog: data.dialogs[0], packed: false, i: 12 };
   const view = h("div");

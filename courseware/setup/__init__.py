@@ -1,0 +1,1 @@
+"""Called by make and CI: the environment, the doctor, the tests, running notebooks."""

@@ -1,0 +1,1 @@
+"""Building the website: Jupyter Book, the reference page, the listings."""

@@ -1,0 +1,149 @@
+"""Build and show the website of the course: `python -m courseware.site build` and `open`.
+
+This module is also the site's Sphinx extension (see `_config.yml`). It copies MathJax from the Python package
+`sphinx-mathjax-offline`, so that no page makes a request to another server, and it fills the reference
+page with the library's public names.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import http.server
+import importlib.metadata
+import os
+import shutil
+import subprocess
+import sys
+import webbrowser
+from pathlib import Path
+from typing import Any
+
+from courseware import paths
+from courseware.site.reference import reference
+
+_MATHJAX = "sphinx-mathjax-offline"
+_MATHJAX_PARTS = (
+    "tex-chtml.js",
+    "output/chtml/fonts/woff-v2/*.woff",
+    "input/tex/extensions/*.js",
+    # Fetched by `tex-chtml.js` when a screen reader needs it.
+    "a11y/*.js",
+)
+_JUPYTER_BOOK = "from jupyter_book.cli.main import main; main()"
+_MARK = "<!-- public names -->"
+
+
+# ---------------------------------------------------------------- commands
+
+
+def build(out: Path | None = None, strict: bool = True) -> Path:
+    """Build all pages below `out` (default: `_build`) and return the folder of the pages.
+
+    Raises CalledProcessError if Jupyter Book fails; with `strict`, a single warning is a failure.
+    """
+    out = (out or paths.ROOT / "_build").resolve()
+    parent = out.parent if out.name == "_build" else out  # Jupyter Book adds a `_build` itself
+
+    command = [sys.executable, "-c", _JUPYTER_BOOK, "build", str(paths.ROOT)]
+    command += ["--toc", "book/_toc.yml", "--config", str(paths.ROOT / "_config.yml")]
+    command += ["--path-output", str(parent), "--all", "-n", "--keep-going"]
+    if strict:
+        command.append("-W")
+
+    search = [str(paths.CODE), os.environ.get("PYTHONPATH", "")]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, search))}
+    subprocess.run(command, check=True, env=environment, cwd=paths.ROOT)
+    return parent / "_build" / "html"
+
+
+def serve(pages: Path, port: int = 0) -> http.server.ThreadingHTTPServer:
+    """Return a server of `pages`, reachable from this computer only; port 0 picks a free one."""
+    handler = functools.partial(_Quiet, directory=str(pages))
+    return http.server.ThreadingHTTPServer(("127.0.0.1", port), handler)
+
+
+class _Quiet(http.server.SimpleHTTPRequestHandler):
+    # Some systems serve JavaScript as text/plain, and browsers refuse such a module.
+    extensions_map = http.server.SimpleHTTPRequestHandler.extensions_map | {
+        ".js": "text/javascript",
+        ".svg": "image/svg+xml",
+    }
+
+    def log_message(self, format: str, *args: Any) -> None:  # the parent prints every request
+        pass
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line and return its exit status."""
+    parser = argparse.ArgumentParser(prog="python -m courseware.site", description=__doc__)
+    commands = parser.add_subparsers(required=True, dest="command", metavar="COMMAND")
+    for name, about in (("build", "build all pages"), ("open", "build them and show them")):
+        command = commands.add_parser(name, help=about, description=about)
+        command.add_argument("--out", type=Path, default=None, metavar="FOLDER")
+    chosen = parser.parse_args(arguments)
+
+    try:
+        pages = build(chosen.out)
+    except subprocess.CalledProcessError as error:
+        print(f"the site was not built (exit status {error.returncode}); see the messages above")
+        return 1
+
+    print(f"the first page is {pages / 'index.html'}")
+    if chosen.command == "open":
+        _show(pages)
+    return 0
+
+
+def _show(pages: Path) -> None:
+    with serve(pages) as server:
+        address = f"http://127.0.0.1:{server.server_port}/index.html"
+        print(f"showing {address} until you press Ctrl-C", flush=True)
+        webbrowser.open(address)
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            print()
+
+
+# ---------------------------------------------------------------- the Sphinx extension
+
+
+def setup(app: Any) -> dict[str, Any]:
+    """Connect the two additions to Sphinx."""
+    app.connect("source-read", _fill_reference)
+    app.connect("build-finished", _copy_mathjax)
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
+
+
+def _copy_mathjax(app: Any, error: Exception | None) -> None:
+    if error is None and app.builder.format == "html":
+        copy_mathjax(Path(app.outdir) / "_static" / "mathjax")
+
+
+def copy_mathjax(target: Path) -> None:
+    """Copy the part of MathJax that the pages use.
+
+    Raises RuntimeError if its package is not installed.
+    """
+    try:
+        source = Path(str(importlib.metadata.distribution(_MATHJAX).locate_file(_MATHJAX)))
+    except importlib.metadata.PackageNotFoundError:
+        raise RuntimeError(
+            f"expected the package {_MATHJAX}, found none; pip install {_MATHJAX}"
+        ) from None
+    source = source / "static" / "mathjax"
+    for pattern in _MATHJAX_PARTS:
+        for file in sorted(source.glob(pattern)):
+            copy = target / file.relative_to(source)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, copy)
+
+
+def _fill_reference(app: Any, name: str, source: list[str]) -> None:
+    if name == "book/reference":
+        source[0] = source[0].replace(_MARK, reference())
+
+
+if __name__ == "__main__":
+    sys.exit(main())
