@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -43,7 +44,7 @@ def write_notebook(path: Path, cells: list[str], title: str = "# 5. Toy") -> Pat
     notebook.cells = [nbformat.v4.new_markdown_cell(title)]
     notebook.cells += [nbformat.v4.new_code_cell(source) for source in cells]
     path.parent.mkdir(parents=True, exist_ok=True)
-    nbformat.write(notebook, path)
+    path.write_text(nbformat.writes(notebook) + "\n", encoding="utf-8", newline="\n")
     return path
 
 
@@ -54,7 +55,7 @@ class Course:
         self.root = root
         self.library = root / "minigpt_lib"
         self.library.mkdir()
-        (self.library / "__init__.py").write_text('"""A library under test."""\n')
+        (self.library / "__init__.py").write_text('"""A library under test."""\n', encoding="utf-8")
         self.target = self.library / "toy.py"
         self.environment = {
             **os.environ,
@@ -63,11 +64,30 @@ class Course:
         }
 
     def chapter(self, *cells: str, name: str = "05_toy", module: str = MODULE) -> Path:
+        """Write a chapter that opens `module` and goes on with these cells; return its path."""
         path = self.root / "notebooks" / f"{name}.ipynb"
         return write_notebook(path, [module, *cells])
 
     def good(self) -> Path:
+        """Write a chapter that can be exported; return its path."""
         return self.chapter(SETUP, EXPORT, CHECK)
+
+    def files(self) -> dict[str, str]:
+        """Return the library as it is on disk: the text of every file by its name, hidden ones included."""
+        found = (path for path in self.library.iterdir() if path.is_file())
+        return {path.name: path.read_bytes().decode("utf-8") for path in found}
+
+    def command(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
+        """Start `python -m courseware` in this course, with these additions to the environment."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "courseware", *arguments],
+            env={**self.environment, **environment},
+            cwd=self.root,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            encoding="utf-8",
+            errors="replace",
+        )
 
 
 @pytest.fixture
@@ -76,7 +96,7 @@ def course(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Course:
     monkeypatch.setattr(paths, "ROOT", tmp_path)
     monkeypatch.setattr(paths, "NOTEBOOKS", tmp_path / "notebooks")
     monkeypatch.setattr(paths, "LIBRARY", tmp_path / "minigpt_lib")
-    monkeypatch.setattr(paths, "ORIGINALS", tmp_path / "originals")
+    monkeypatch.setattr(paths, "ORIGINALS", tmp_path / "originals.json")
     monkeypatch.setattr(paths, "STATE", tmp_path / ".course")
     monkeypatch.setenv("MINIGPT_ROOT", str(tmp_path))
     for name in [m for m in sys.modules if m.startswith("minigpt_lib.toy")]:

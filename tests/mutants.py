@@ -10,6 +10,7 @@ that call torch.compile are left out: the code that mutmut inserts to switch bet
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -18,8 +19,8 @@ import tempfile
 from pathlib import Path
 
 from courseware import paths
-from courseware.build import build
-from courseware.chapters import find_chapter
+from courseware.export.build import build
+from courseware.export.notebooks import find_chapter
 
 SETTINGS = """
 [tool.mutmut]
@@ -37,15 +38,17 @@ import threading, pytest, torch
 from tqdm import tqdm
 torch.set_num_threads(1)
 tqdm.set_lock(threading.RLock())  # its usual lock is shared, and a process killed while it holds it stops all others
-from courseware import exporting, prove
-from courseware.build import build
-from courseware.chapters import find_chapter
-module = importlib.import_module("minigpt_lib.{module}")
+from courseware.export import prove
+from courseware.export.build import build
+from courseware.export.notebooks import find_chapter
 chapter = find_chapter({number!r})
-candidate = build(chapter)
 base = {{"__name__": "__check__"}}
-exec(exporting._import_lines(candidate.source), base)
-base.update({{name: getattr(module, name) for name in candidate.public}})
+candidates = build(chapter)
+for candidate in candidates:
+    exec(candidate.imports, base)
+for candidate in candidates:
+    module = importlib.import_module("minigpt_lib." + candidate.module)
+    base.update({{name: getattr(module, name) for name in candidate.public}})
 prove._seed()
 for cell in chapter.of("setup"):
     exec(prove._compile({{"number": cell.number, "source": cell.source}}), base)
@@ -60,30 +63,44 @@ def test_check(code):
 
 
 def run(number: str, folder: Path) -> None:
-    """Mutate the module of a chapter in `folder` and print the score and the survivors."""
-    module = build(find_chapter(number)).module
+    """Mutate the modules of a chapter, each in a folder of its own, and print the scores and the survivors."""
+    for candidate in build(find_chapter(number)):
+        run_module(number, candidate.module, folder / candidate.module)
+
+
+def run_module(number: str, module: str, folder: Path) -> None:
+    """Mutate one module in `folder` and print the score and the survivors."""
     shutil.copytree(paths.ROOT / "minigpt_lib", folder / "minigpt_lib")
     (folder / "tests").mkdir()
-    test = TEST.format(root=str(paths.ROOT), module=module, number=number)
+    test = TEST.format(root=str(paths.ROOT), number=number)
     (folder / "tests" / "test_checks.py").write_text(test, encoding="utf-8")
     (folder / "pyproject.toml").write_text(SETTINGS.format(module=module), encoding="utf-8")
-    mutmut = [sys.executable, "-m", "mutmut"]
-    done = subprocess.run([*mutmut, "run"], cwd=folder, capture_output=True, text=True)
+
+    done = _mutmut(folder, "run")
     if done.returncode or "mutations/second" not in done.stdout:
         raise SystemExit(
             f"mutmut stopped (is it installed?):\n{done.stdout[-2000:]}{done.stderr[-2000:]}"
         )
     total, killed = re.findall(r"(\d+)/\1  🎉 (\d+)", done.stdout)[-1]
     print(f"chapter {number}, {module}: {total} mutants, {killed} noticed")
-    results = subprocess.run([*mutmut, "results"], cwd=folder, capture_output=True, text=True)
-    for line in results.stdout.splitlines():
+
+    for line in _mutmut(folder, "results").stdout.splitlines():
         name, _, status = line.strip().partition(": ")
         if status and status != "killed":
-            shown = subprocess.run(
-                [*mutmut, "show", name], cwd=folder, capture_output=True, text=True
-            )
-            changed = [row for row in shown.stdout.splitlines() if re.match(r"[-+] ", row)]
+            shown = _mutmut(folder, "show", name).stdout
+            changed = [row for row in shown.splitlines() if re.match(r"[-+] ", row)]
             print(f"\n{status}: {name.rpartition('.')[2]}", *changed, sep="\n  ")
+
+
+def _mutmut(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run mutmut in `folder`; it prints symbols, so both sides speak UTF-8."""
+    return subprocess.run(
+        [sys.executable, "-m", "mutmut", *arguments],
+        cwd=folder,
+        capture_output=True,
+        encoding="utf-8",
+        env={**os.environ, "PYTHONIOENCODING": "utf-8"},
+    )
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ import types
 import pytest
 import torch
 
-from courseware.listing import listing
+from courseware.site.listing import listing
 from minigpt_lib.model import MiniGPT, ladder
 
 MODULES = ("attention", "positions", "norms", "feedforward", "model")
@@ -98,6 +98,11 @@ def test_an_unknown_name_is_refused():
         listing("MaxiGPT", modules=MODULES)
 
 
+def test_a_module_that_is_left_out_is_named():
+    with pytest.raises(ValueError, match="from minigpt_lib.attention, .*add it to `modules`"):
+        listing("MiniGPT", modules=MODULES[1:])
+
+
 TOYS = {
     "one": '''"""First."""
 import math
@@ -134,7 +139,7 @@ def toys(tmp_path, monkeypatch):
     package = importlib.import_module("minigpt_lib")
     monkeypatch.setattr(package, "__path__", [*package.__path__, str(tmp_path)])
     for name, source in TOYS.items():
-        (tmp_path / f"toy_{name}.py").write_text(source)
+        (tmp_path / f"toy_{name}.py").write_text(source, encoding="utf-8")
     importlib.invalidate_caches()
     yield tmp_path
     for name in TOYS:
@@ -162,5 +167,6 @@ def test_two_meanings_of_one_name_are_refused(toys, second, name):
 
 def test_a_change_in_the_saved_library_is_shown(toys):
     assert "return round(x)" in listing("area", modules=("toy_one",))
-    (toys / "toy_one.py").write_text(TOYS["one"].replace("return round(x)", "return int(x)"))
+    changed = TOYS["one"].replace("return round(x)", "return int(x)")
+    (toys / "toy_one.py").write_text(changed, encoding="utf-8")
     assert "return int(x)" in listing("area", modules=("toy_one",))

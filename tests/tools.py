@@ -3,66 +3,127 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import shutil
 import subprocess
 import sys
 import tempfile
+import time
+from collections import defaultdict
 from functools import cache
 from pathlib import Path
 
 import pytest
+from mutation import mutate
 
-from courseware import exporting, paths, prove
-from courseware.build import build
-from courseware.chapters import find_chapter
+from courseware import paths
 from courseware.exercises import find
 from courseware.exercises.engine import judge
+from courseware.export import exporting, prove
+from courseware.export.build import build
+from courseware.export.notebooks import find_chapter
 from minigpt_lib.data import get_batch
+
+_seconds: defaultdict[tuple[str, int], float] = defaultdict(float)  # by chapter and check, so far
 
 
 @cache
-def _prover(number: str) -> tuple[str, prove.Prover]:
-    """Return a chapter's module as text, and its checks with the set-up executed once."""
+def _prover(number: str) -> tuple[dict[str, str], prove.Prover]:
+    """Return the sources of a chapter's modules by name, and its checks with the set-up executed once."""
     chapter = find_chapter(number)
-    candidate = build(chapter)
+    candidates = build(chapter)
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "module.py"
-        path.write_text(candidate.source, encoding="utf-8")
-        job = {
-            "module": f"minigpt_lib.{candidate.module}",
-            "path": str(path),
-            "public": candidate.public,
-            "imports": exporting._import_lines(candidate.source),
-        }
-        for kind, name in (("setup", "setup"), ("check", "checks")):
-            job[name] = [{"number": c.number, "source": c.source} for c in chapter.of(kind)]
-        with _restored(job["module"]):
-            return candidate.source, prove.Prover(job)
+        job = exporting.job_of(chapter, candidates, Path(folder))
+        with _restored(job):
+            prover = prove.Prover(job)
+    sources = {module["name"]: c.source for module, c in zip(job["modules"], candidates)}
+    return sources, prover
 
 
 @contextlib.contextmanager
-def _restored(name: str):
-    before = sys.modules.get(name)
+def _restored(job: dict):
+    """Bring back the installed modules that a job's candidates take the place of."""
+    package = importlib.import_module("minigpt_lib")
+    names = [module["name"] for module in job["modules"]]
+    leaves = [name.rpartition(".")[2] for name in names]
+    modules = {name: sys.modules.get(name) for name in names}
+    attributes = {leaf: vars(package).get(leaf) for leaf in leaves}
     yield
-    sys.modules.pop(name, None)
-    if before is not None:
-        sys.modules[name] = before
+
+    for name, module in modules.items():
+        sys.modules.pop(name, None)
+        if module is not None:
+            sys.modules[name] = module
+    for leaf, attribute in attributes.items():
+        vars(package).pop(leaf, None)
+        if attribute is not None:
+            setattr(package, leaf, attribute)
 
 
-def survives(number: str, folder: Path, before: str = "", after: str = "") -> bool:
-    """Return whether the chapter's module, with `before` replaced by `after`, passes all checks of its chapter."""
-    source, prover = _prover(number)
-    assert before in source, f"the module of chapter {number} has no line {before!r}"
-    path, name = folder / "module.py", prover.job["module"]
-    path.write_text(source.replace(before, after), encoding="utf-8")
-    with _restored(name):
-        prover.module = prove.load_candidate(name, path)
-        names = {public: getattr(prover.module, public) for public in prover.job["public"]}
-        return all(prover.passes(i, 60.0, names) for i in range(len(prover.codes)))
+def survives(number: str, folder: Path, before: str = "", after: str = "", check: str = "") -> bool:
+    """Return whether a chapter's modules, with `before` replaced by `after`, pass the checks of the chapter.
+
+    With `check`, only the one check whose title begins so is run.
+    """
+    return noticed_by(number, folder, before, after, check) is None
 
 
-def in_node(twin: str, expression: str, data) -> object:
+def noticed_by(
+    number: str,
+    folder: Path,
+    before: str = "",
+    after: str = "",
+    check: str = "",
+    in_setup: bool = False,
+) -> int | None:
+    """Return the code cell of a check that fails with `before` replaced by `after`, or None if all pass.
+
+    Checks that took longest so far run last, since one that fails is enough. With `in_setup`, the functions
+    that set-up cells define see the faulty modules too.
+    """
+    sources, prover = _prover(number)
+    broken = _mutated(sources, before, after)
+    base = dict(prover.base)
+
+    with _restored(prover.job):
+        for name, source in broken.items():
+            path = folder / f"{name}.py"
+            path.write_text(source, encoding="utf-8")
+            prover.modules[name] = prove.load_candidate(name, path)
+
+        names = prover.public_names()
+        if in_setup:
+            prover.base.update(names)
+        try:
+            for i in sorted(_checks(prover, check), key=lambda i: _seconds[number, i]):
+                start = time.perf_counter()
+                passed = prover.passes(i, 60.0, names)
+                _seconds[number, i] = max(_seconds[number, i], time.perf_counter() - start)
+                if not passed:
+                    return prover.job["checks"][i]["number"]
+        finally:
+            prover.base.update(base)
+    return None
+
+
+def _mutated(sources: dict[str, str], before: str, after: str) -> dict[str, str]:
+    """Return the sources with `before` replaced by `after` in the first module that has it."""
+    for name, source in sources.items():
+        with contextlib.suppress(AssertionError):
+            return {**sources, name: mutate(source, before, after)}
+    raise AssertionError(f"the modules {', '.join(sources)} have no code {before!r}")
+
+
+def _checks(prover: prove.Prover, title: str) -> list[int]:
+    """Return the places of the checks that are to run: all, or the one whose title begins so."""
+    firsts = [cell["source"].partition("\n")[0] for cell in prover.job["checks"]]
+    found = [i for i, first in enumerate(firsts) if first.startswith(f"#| check: {title}")]
+    assert len(found) == 1 or not title, f"{len(found)} checks begin with {title!r}"
+    return found if title else list(range(len(firsts)))
+
+
+def in_node(twin: str, expression: str, data: object) -> object:
     """Evaluate a JavaScript expression with the twin's module as `m` and `data`; skip where there is no Node."""
     if shutil.which("node") is None:
         pytest.skip("no node found: the twin is compared where there is one")
@@ -73,7 +134,7 @@ def in_node(twin: str, expression: str, data) -> object:
         f"process.stdout.write(JSON.stringify({expression}));"
     )
     command = ["node", "--input-type=module", "--no-warnings", "-e", code]
-    answer = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    answer = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=60)
     assert answer.returncode == 0, answer.stderr
     return json.loads(answer.stdout)
 
