@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 from collections.abc import Callable
 
@@ -140,7 +141,8 @@ def parser() -> argparse.ArgumentParser:
 def main() -> int:
     """Run the command line and return its exit status."""
     for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="backslashreplace")  # a console may not know every character
+        if isinstance(stream, io.TextIOWrapper):  # a console may not know every character
+            stream.reconfigure(errors="backslashreplace")
 
     arguments = parser().parse_args()
     try:

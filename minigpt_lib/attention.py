@@ -9,9 +9,11 @@ Written by notebooks/05_attention.ipynb (chapter 05): edit it there.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 __all__ = [
@@ -22,7 +24,9 @@ __all__ = [
 ]
 
 
-def causal_mask(n_queries: int, n_keys: int | None = None, device=None) -> torch.Tensor:
+def causal_mask(
+    n_queries: int, n_keys: int | None = None, device: str | torch.device | None = None
+) -> Tensor:
     """Return the mask (n_queries, n_keys), True where a query may see a key: bool.
 
     The queries are the last n_queries of the n_keys tokens (all of them by default), so with a cache
@@ -37,7 +41,9 @@ def causal_mask(n_queries: int, n_keys: int | None = None, device=None) -> torch
     return places <= places[n_keys - n_queries :, None]
 
 
-def attention_weights(q, k, mask=None, is_causal: bool = False) -> torch.Tensor:
+def attention_weights(
+    q: Tensor, k: Tensor, mask: Tensor | None = None, is_causal: bool = False
+) -> Tensor:
     """Return softmax(q k^T / sqrt(D)), (..., Tq, Tk): how much each query takes of each key.
 
     q (..., Tq, D), k (..., Tk, D). Rows add up to 1; the row of a query that may see nothing is all
@@ -54,7 +60,14 @@ def attention_weights(q, k, mask=None, is_causal: bool = False) -> torch.Tensor:
     return scores.masked_fill(~allowed, -math.inf).softmax(dim=-1).masked_fill(~allowed, 0.0)
 
 
-def scaled_dot_product_attention(q, k, v, mask=None, is_causal=False, dropout_p=0.0):
+def scaled_dot_product_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: Tensor | None = None,
+    is_causal: bool = False,
+    dropout_p: float = 0.0,
+) -> Tensor:
     """Return for each query the mean of the values, weighted by `attention_weights`: (..., Tq, D).
 
     v (..., Tk, D). dropout_p is the share of weights set to 0, the others growing by 1 / (1 - p).
@@ -63,6 +76,12 @@ def scaled_dot_product_attention(q, k, v, mask=None, is_causal=False, dropout_p=
     """
     weights = F.dropout(attention_weights(q, k, mask, is_causal), dropout_p)
     return weights @ v
+
+
+class _Cache(Protocol):
+    """The keys and values of one layer, as chapter 11 keeps them."""
+
+    def update(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]: ...
 
 
 class CausalSelfAttention(nn.Module):
@@ -75,9 +94,15 @@ class CausalSelfAttention(nn.Module):
     """
 
     def __init__(
-        self, n_embd: int, n_head: int, n_kv_head: int | None = None, *, bias: bool = True,
-        dropout: float = 0.0, fused: bool = True,
-    ):  # fmt: skip
+        self,
+        n_embd: int,
+        n_head: int,
+        n_kv_head: int | None = None,
+        *,
+        bias: bool = True,
+        dropout: float = 0.0,
+        fused: bool = True,
+    ) -> None:
         super().__init__()
         n_kv_head = n_head if n_kv_head is None else n_kv_head
         if n_head < 1 or n_embd < 1 or n_embd % n_head:
@@ -89,7 +114,9 @@ class CausalSelfAttention(nn.Module):
         self.qkv = nn.Linear(n_embd, (n_head + 2 * n_kv_head) * self.head_dim, bias=bias)
         self.proj = nn.Linear(n_embd, n_embd, bias=bias)
 
-    def _heads(self, x, rotary, cache):
+    def _heads(
+        self, x: Tensor, rotary: Callable[[Tensor], Tensor] | None, cache: _Cache | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Project x to q, k, v of (B, H, T, D), turn q and k, add what the cache holds."""
         heads, H, kv = self.qkv(x).unflatten(2, (-1, self.head_dim)), self.n_head, self.n_kv_head
         if rotary is None:
@@ -103,12 +130,24 @@ class CausalSelfAttention(nn.Module):
             k, v = (part.repeat_interleave(H // kv, dim=1) for part in (k, v))
         return q, k, v
 
-    def weights(self, x, mask=None, rotary=None, cache=None) -> torch.Tensor:
+    def weights(
+        self,
+        x: Tensor,
+        mask: Tensor | None = None,
+        rotary: Callable[[Tensor], Tensor] | None = None,
+        cache: _Cache | None = None,
+    ) -> Tensor:
         """Return the attention weights (B, H, T, Tk) that `forward` would use, without dropout."""
         q, k, _ = self._heads(x, rotary, cache)
         return attention_weights(q, k, mask, is_causal=True)
 
-    def forward(self, x, mask=None, rotary=None, cache=None) -> torch.Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        mask: Tensor | None = None,
+        rotary: Callable[[Tensor], Tensor] | None = None,
+        cache: _Cache | None = None,
+    ) -> Tensor:
         """Map x (B, T, C) to (B, T, C).
 
         mask forbids more than causality does: padding (B, 1, 1, Tk), other documents (B, 1, T, Tk).

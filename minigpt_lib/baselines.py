@@ -10,11 +10,12 @@ Written by notebooks/04_baselines.ipynb (chapter 04): edit it there.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from minigpt_lib.data import TextDataset, create_dataloader, get_batch
+from minigpt_lib.data import TextDataset, Tokens, create_dataloader, get_batch
 
 __all__ = [
     "MLPLM",
@@ -28,7 +29,7 @@ __all__ = [
 ]
 
 
-def cross_entropy(logits, targets, ignore_index: int = -100) -> torch.Tensor:
+def cross_entropy(logits: Tensor, targets: Tensor, ignore_index: int = -100) -> Tensor:
     """Return the mean of -ln p(target) in nats, a scalar, over all targets but the ignored ones.
 
     logits: (N, V) floats; targets: (N,) integers from 0 to V - 1, or `ignore_index`. Gradients flow
@@ -74,7 +75,7 @@ def bits_per_char(loss: float, chars_per_token: float = 1.0) -> float:
     return float(loss) / math.log(2) / chars_per_token
 
 
-def _loss(logits, targets) -> torch.Tensor | None:
+def _loss(logits: Tensor, targets: Tensor | None) -> Tensor | None:
     """Flatten (B, T, V) and (B, T) for the loss; None without targets."""
     return None if targets is None else cross_entropy(logits.flatten(0, 1), targets.flatten())
 
@@ -85,12 +86,12 @@ class BigramLM(nn.Module):
     A new table is all zeros: it has no idea, and its loss is ln V. `from_counts` fills in the best one.
     """
 
-    def __init__(self, vocab_size: int):
+    def __init__(self, vocab_size: int) -> None:
         super().__init__()
         self.table = nn.Parameter(torch.zeros(vocab_size, vocab_size))
 
     @classmethod
-    def from_counts(cls, tokens, vocab_size: int, alpha: float = 1.0) -> "BigramLM":
+    def from_counts(cls, tokens: Tokens, vocab_size: int, alpha: float = 1.0) -> "BigramLM":
         """Count the pairs of `tokens`, N integer ids, each pair as if seen `alpha` times before.
 
         p(b | a) = (n_ab + alpha) / (n_a + alpha * V). With alpha = 0 this is the table of the least
@@ -114,7 +115,9 @@ class BigramLM(nn.Module):
         ).float()
         return model
 
-    def forward(self, input_ids, targets=None):
+    def forward(
+        self, input_ids: Tensor, targets: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
         """Map ids (B, T) to logits (B, T, V) and, with targets (B, T), the loss in nats."""
         logits = self.table[input_ids]
         return logits, _loss(logits, targets)
@@ -122,7 +125,11 @@ class BigramLM(nn.Module):
 
 @torch.no_grad()
 def evaluate_loss(
-    model, tokens, block_size: int = 256, batch_size: int = 64, loss_of=None
+    model: nn.Module,
+    tokens: Tokens,
+    block_size: int = 256,
+    batch_size: int = 64,
+    loss_of: Callable[[Tensor, Tensor], Tensor] | None = None,
 ) -> float:
     """Return the model's mean loss over all of `tokens`, N ids, in nats: no randomness, nothing left out.
 
@@ -141,7 +148,12 @@ def evaluate_loss(
 
 
 @torch.no_grad()
-def generate(model, input_ids, max_new_tokens: int, generator=None) -> torch.Tensor:
+def generate(
+    model: nn.Module,
+    input_ids: Tensor,
+    max_new_tokens: int,
+    generator: torch.Generator | None = None,
+) -> Tensor:
     """Extend ids (B, T) by sampling, one token at a time: (B, T + max_new_tokens) int64.
 
     Each new token is drawn from softmax(logits) at the last place; `generator` makes it repeatable.
@@ -167,7 +179,9 @@ class MLPLM(nn.Module):
     Raises ValueError if a size is below 1.
     """
 
-    def __init__(self, vocab_size: int, n_embd: int = 32, n_hidden: int = 128, context: int = 1):
+    def __init__(
+        self, vocab_size: int, n_embd: int = 32, n_hidden: int = 128, context: int = 1
+    ) -> None:
         super().__init__()
         if min(vocab_size, n_embd, n_hidden, context) < 1:
             raise ValueError(
@@ -179,7 +193,9 @@ class MLPLM(nn.Module):
         self.hidden = nn.Linear(context * n_embd, n_hidden)
         self.output = nn.Linear(n_hidden, vocab_size)
 
-    def forward(self, input_ids, targets=None):
+    def forward(
+        self, input_ids: Tensor, targets: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
         """Map ids (B, T) to logits (B, T, V) and, with targets (B, T), the loss in nats."""
         T = input_ids.shape[1]
         x = self.embedding(input_ids)  # (B, T, C)
@@ -190,9 +206,18 @@ class MLPLM(nn.Module):
 
 
 def train_baseline(
-    model, train_tokens, val_tokens, *, seed=0, steps=800, batch_size=32, block_size=64, lr=1e-2,
-    eval_every=100, draw=get_batch,
-):  # fmt: skip
+    model: nn.Module,
+    train_tokens: Tokens,
+    val_tokens: Tokens,
+    *,
+    seed: int = 0,
+    steps: int = 800,
+    batch_size: int = 32,
+    block_size: int = 64,
+    lr: float = 1e-2,
+    eval_every: int = 100,
+    draw: Callable[[Tokens, int, int, torch.Generator], tuple[Tensor, Tensor]] = get_batch,
+) -> list[dict[str, float]]:
     """Train `model` in place with AdamW, the learning rate falling linearly to 0; return the history.
 
     The history has a dict every `eval_every` steps: "step", "train_loss" (mean over the batches since

@@ -131,7 +131,7 @@ def _merge_chunk(data: bytes, ranks: Mapping[bytes, int], n_pieces: int = 1) -> 
     return [data[i:stop] for i, stop in enumerate(end[:n]) if stop > 0]
 
 
-class _ChunkCache(dict):
+class _ChunkCache(dict[str, tuple[int, ...]]):
     """Map a chunk to its ids; a chunk that is missing is merged when it is first asked for."""
 
     def __init__(self, ranks: Mapping[bytes, int]) -> None:
@@ -157,6 +157,10 @@ def _check_text(text: str, offset: int = 0) -> None:
 
 
 class _Exchange:
+    ranks: dict[bytes, int]
+    special_tokens: dict[str, int]
+    pattern: str
+
     def to_tiktoken(self, name: str) -> tiktoken.Encoding:
         """Return the same vocabulary for tiktoken: the same ids, computed in Rust."""
         vocabulary = {"mergeable_ranks": self.ranks, "special_tokens": self.special_tokens}
@@ -195,7 +199,12 @@ class BPETokenizer(_Exchange):
     their own, which come from text only where they are allowed.
     """
 
-    def __init__(self, ranks, special_tokens=None, pattern=GPT2_PATTERN) -> None:
+    def __init__(
+        self,
+        ranks: Mapping[bytes, int],
+        special_tokens: Mapping[str, int] | None = None,
+        pattern: str = GPT2_PATTERN,
+    ) -> None:
         self.ranks, self.special_tokens = dict(ranks), dict(special_tokens or {})
         self.pattern = pattern
         if regex.compile(pattern).groups:
@@ -211,7 +220,8 @@ class BPETokenizer(_Exchange):
             )
         self._cache = _ChunkCache(self.ranks)
 
-    def __getstate__(self) -> dict:  # a copy for another process starts with an empty cache
+    def __getstate__(self) -> dict[str, object]:
+        # A copy for another process starts with an empty cache.
         return {**self.__dict__, "_cache": _ChunkCache(self.ranks)}
 
     @property
@@ -220,7 +230,7 @@ class BPETokenizer(_Exchange):
         return max(self._tokens) + 1
 
     @cached_property
-    def merges(self) -> list[tuple[bytes, bytes]]:
+    def merges(self) -> list[tuple[bytes, ...]]:
         """Return the two pieces of every longer token, in order of rank."""
         tokens = sorted((t for t in self.ranks if len(t) > 1), key=self.ranks.__getitem__)
         return [tuple(_merge_chunk(token, self.ranks, n_pieces=2)) for token in tokens]
@@ -265,7 +275,12 @@ class BPETokenizer(_Exchange):
             raise ValueError(f"expected ids below {self.vocab_size}, got {what}") from None
 
 
-def train_bpe(text, vocab_size, special_tokens=(), pattern=GPT2_PATTERN) -> BPETokenizer:
+def train_bpe(
+    text: str | Iterable[str],
+    vocab_size: int,
+    special_tokens: Iterable[str] = (),
+    pattern: str = GPT2_PATTERN,
+) -> BPETokenizer:
     """Learn a vocabulary of `vocab_size` tokens from a text (str), or from an iterable of texts.
 
     The most frequent pair of neighbours in a chunk merges first; of equally frequent pairs the

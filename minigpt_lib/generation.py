@@ -10,12 +10,16 @@ from __future__ import annotations
 import contextlib
 import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+from minigpt_lib.data import _Tokenizer
+from minigpt_lib.model import GPTConfig, MiniGPT
 
 __all__ = [
     "STRATEGIES",
@@ -29,7 +33,13 @@ __all__ = [
 ]
 
 
-def _problems(temperature=1.0, top_k=None, top_p=None, min_p=None, repetition_penalty=1.0):
+def _problems(
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    min_p: float | None = None,
+    repetition_penalty: float = 1.0,
+) -> Iterator[str]:
     """Yield a sentence for each setting of a filter that makes no sense."""
     if not 0 <= temperature < math.inf:
         yield f"temperature={temperature}, expected at least 0"
@@ -43,16 +53,22 @@ def _problems(temperature=1.0, top_k=None, top_p=None, min_p=None, repetition_pe
         yield f"repetition_penalty={repetition_penalty}, expected above 0"
 
 
-def _refuse(problems) -> None:
+def _refuse(problems: Iterable[str]) -> None:
     """Raise a ValueError that lists the problems, if there are any."""
     if problems := list(problems):
         raise ValueError("cannot generate: " + "; ".join(problems) + ".")
 
 
 def filter_logits(
-    logits, *, temperature=1.0, top_k=None, top_p=None, min_p=None, repetition_penalty=1.0,
-    previous=None,
-):  # fmt: skip
+    logits: Tensor,
+    *,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    min_p: float | None = None,
+    repetition_penalty: float = 1.0,
+    previous: Tensor | None = None,
+) -> Tensor:
     """Return logits (B, V) in float32, -inf where a token is ruled out; None switches a filter off.
 
     In this order: repetition_penalty on the ids of `previous` (B, T); temperature, where 0 keeps only
@@ -87,7 +103,9 @@ def filter_logits(
     return scores
 
 
-def sample(logits, generator=None) -> torch.Tensor:
+def sample(
+    logits: Tensor, generator: torch.Generator | list[torch.Generator] | None = None
+) -> Tensor:
     """Draw an id for each row of logits (B, V), each as often as its probability says: (B,) int64.
 
     generator: a torch.Generator, or a list with one for each row, so that a row's draws do not depend
@@ -103,12 +121,19 @@ def sample(logits, generator=None) -> torch.Tensor:
 class _LayerCache:
     """The keys and values of one layer; `owner` knows how many places are filled."""
 
-    def __init__(self, owner, shape, dtype, device, is_last):
+    def __init__(
+        self,
+        owner: "KVCache",
+        shape: tuple[int, int, int, int],
+        dtype: torch.dtype,
+        device: str | torch.device,
+        is_last: bool,
+    ) -> None:
         self.owner, self.is_last = owner, is_last
         self.k = torch.zeros(shape, dtype=dtype, device=device)
         self.v = torch.zeros_like(self.k)
 
-    def update(self, k, v):
+    def update(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Write k and v (B, H_kv, T, D) behind the rest; return all, (B, H_kv, length + T, D)."""
         start, end = self.owner.length, self.owner.length + k.shape[2]
         if end > self.k.shape[2] or len(k) != len(self.k) or k.dtype != self.k.dtype:
@@ -132,14 +157,21 @@ class KVCache:
     max_len = max_seq_len unless told. Raises ValueError when it is full.
     """
 
-    def __init__(self, config, batch_size, max_len=None, dtype=torch.float32, device="cpu"):
+    def __init__(
+        self,
+        config: GPTConfig,
+        batch_size: int,
+        max_len: int | None = None,
+        dtype: torch.dtype = torch.float32,
+        device: str | torch.device = "cpu",
+    ) -> None:
         max_len = config.max_seq_len if max_len is None else max_len
         shape = (batch_size, config.n_kv_head or config.n_head, max_len, config.head_dim)
         last = config.n_layer - 1
         self.layers = [_LayerCache(self, shape, dtype, device, i == last) for i in range(last + 1)]
         self.length = 0
 
-    def __getitem__(self, i: int):
+    def __getitem__(self, i: int) -> _LayerCache:
         return self.layers[i]
 
     def reset(self) -> None:
@@ -152,7 +184,7 @@ class KVCache:
             raise ValueError(f"cannot keep {length} tokens: the cache holds {self.length}.")
         self.length = length
 
-    def reorder(self, rows) -> None:
+    def reorder(self, rows: Tensor) -> None:
         """Let row b go on from what row rows[b] holds, rows (B,): beams need it."""
         for layer in self.layers:
             for kept in (layer.k, layer.v):
@@ -160,7 +192,7 @@ class KVCache:
 
 
 @contextlib.contextmanager
-def _evaluating(model):
+def _evaluating(model: nn.Module) -> Generator[None, None, None]:
     """Switch dropout off for a while."""
     training = model.training
     model.eval()
@@ -170,13 +202,20 @@ def _evaluating(model):
         model.train(training)
 
 
-def _new_cache(model, batch_size, max_len):
+def _new_cache(model: MiniGPT, batch_size: int, max_len: int) -> KVCache:
     weight = model.embedding.weight
     return KVCache(model.config, batch_size, max_len, weight.dtype, weight.device)
 
 
 @torch.inference_mode()
-def _steps(model, ids, lengths, n_tokens, choose, use_cache) -> Iterator[torch.Tensor]:
+def _steps(
+    model: MiniGPT,
+    ids: Tensor,
+    lengths: list[int],
+    n_tokens: int,
+    choose: Callable[[Tensor, Tensor], Tensor],
+    use_cache: bool,
+) -> Iterator[Tensor]:
     """Yield n_tokens times the next ids (B,). ids (B, T): lengths[b] tokens of each row, at the right.
 
     A row longer than max_seq_len goes on from the last half of that, read again from position 0, for
@@ -191,7 +230,7 @@ def _steps(model, ids, lengths, n_tokens, choose, use_cache) -> Iterator[torch.T
             if max(lengths) > limit:
                 lengths = [n if n <= limit else max(1, limit // 2) for n in lengths]
                 start = end - max(lengths)
-                if use_cache:
+                if cache is not None:
                     cache.reset()
             logits = _last_logits(model, text[:, start:end], lengths, cache)
             text[:, end] = choose(logits, text[:, :end])
@@ -199,7 +238,9 @@ def _steps(model, ids, lengths, n_tokens, choose, use_cache) -> Iterator[torch.T
             lengths = [n + 1 for n in lengths]
 
 
-def _last_logits(model, window, lengths, cache):
+def _last_logits(
+    model: MiniGPT, window: Tensor, lengths: list[int], cache: KVCache | None
+) -> Tensor:
     """Return the logits (B, V) after `window` (B, T); the cache may know its first tokens already."""
     T = window.shape[1]
     new = window if cache is None else window[:, cache.length :]
@@ -216,15 +257,15 @@ def _last_logits(model, window, lengths, cache):
 class _PackedLinear(nn.Module):
     """A linear layer whose bfloat16 matrix lies as this processor wants it; only for use, not for training."""
 
-    def __init__(self, weight, bias=None):
+    def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
         super().__init__()
         self.packed, self.bias = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), 1), bias
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         return torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, "none", [], "")
 
 
-def pack_weights(model):
+def pack_weights(model: MiniGPT) -> MiniGPT:
     """Return a copy of a model that writes faster on a processor: the same numbers, in another order in memory.
 
     float32: matrices with more rows than columns are kept column by column. bfloat16: all are packed by
@@ -251,8 +292,15 @@ def pack_weights(model):
 
 @torch.inference_mode()
 def beam_search(
-    model, ids, max_new_tokens, num_beams, *, length_penalty=1.0, stop_ids=(), cache=True
-):
+    model: MiniGPT,
+    ids: Tensor,
+    max_new_tokens: int,
+    num_beams: int,
+    *,
+    length_penalty: float = 1.0,
+    stop_ids: Collection[int] = (),
+    cache: bool = True,
+) -> Tensor:
     """Return ids (1, T) with the best continuation that is found, of at most max_new_tokens: (1, T + n).
 
     Its score is the sum of log probabilities / n^length_penalty. num_beams texts grow side by side;
@@ -314,17 +362,17 @@ class GenerationConfig:
     num_beams: int = 4
     length_penalty: float = 1.0
     repetition_penalty: float = 1.0
-    stop: tuple = ()
+    stop: tuple[int | str, ...] = ()
     seed: int | None = None
     overflow: str = "slide"
     use_cache: bool = True
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         stop = (self.stop,) if isinstance(self.stop, (str, int)) else tuple(self.stop)
         object.__setattr__(self, "stop", stop)
         _refuse(self._problems())
 
-    def _problems(self):
+    def _problems(self) -> Iterator[str]:
         yield from _problems(
             self.temperature, self.top_k, self.top_p, self.min_p, self.repetition_penalty
         )
@@ -342,7 +390,12 @@ class GenerationConfig:
         if not all(type(s) is int or isinstance(s, str) and s for s in self.stop):
             yield f"stop={self.stop}, expected ids or texts of at least one character"
 
-    def choose(self, logits, previous, generator=None) -> torch.Tensor:
+    def choose(
+        self,
+        logits: Tensor,
+        previous: Tensor,
+        generator: torch.Generator | list[torch.Generator] | None = None,
+    ) -> Tensor:
         """Return the next id of each row, (B,), given logits (B, V) and the ids so far, (B, T)."""
         filters = {"temperature": self.temperature, "repetition_penalty": self.repetition_penalty}
         if self.strategy == "greedy":
@@ -357,7 +410,7 @@ class GenerationConfig:
 class _Reader:
     """Turn the tokens of one text into pieces of text that will not change any more."""
 
-    def __init__(self, tokenizer, stop):
+    def __init__(self, tokenizer: _Tokenizer, stop: Iterable[int | str]) -> None:
         self.decode = tokenizer.decode
         self.stop_ids = {s for s in stop if isinstance(s, int)}
         self.stop_texts = [s for s in stop if isinstance(s, str)]
@@ -388,7 +441,9 @@ class _Reader:
         return piece
 
 
-def _tokens(model, prompts, config) -> Iterator[list[int]]:
+def _tokens(
+    model: MiniGPT, prompts: list[list[int]], config: GenerationConfig
+) -> Iterator[Sequence[int]]:
     """Yield the next id of each row, again and again."""
     longest, limit = max(map(len, prompts)), model.config.max_seq_len
     if not all(prompts):
@@ -403,27 +458,37 @@ def _tokens(model, prompts, config) -> Iterator[list[int]]:
     # a row's own first token is its padding: it is never looked at, and penalises nothing new
     ids = torch.tensor([p[:1] * (longest - len(p)) + p for p in prompts], device=device)
     if config.strategy == "beam":
-        found = [
-            beam_search(model, torch.tensor([prompt], device=device), config.max_new_tokens,
-                        config.num_beams, length_penalty=config.length_penalty, stop_ids=config.stop,
-                        cache=config.use_cache)[0, len(prompt) :].tolist()
-            for prompt in prompts
-        ]  # fmt: skip
+        found = []
+        for prompt in prompts:
+            text = beam_search(
+                model,
+                torch.tensor([prompt], device=device),
+                config.max_new_tokens,
+                config.num_beams,
+                length_penalty=config.length_penalty,
+                stop_ids=[stop for stop in config.stop if isinstance(stop, int)],
+                cache=config.use_cache,
+            )
+            found.append(text[0, len(prompt) :].tolist())
         yield from zip_longest(*found, fillvalue=0)  # a shorter row has ended: nobody reads the 0
         return
     generator = None
     if config.seed is not None:
         seeds = range(config.seed, config.seed + len(prompts))
         generator = [torch.Generator(device).manual_seed(seed) for seed in seeds]
-    for tokens in _steps(model, ids, list(map(len, prompts)), config.max_new_tokens,
-                         lambda *a: config.choose(*a, generator), config.use_cache):  # fmt: skip
+
+    def choose(logits: Tensor, previous: Tensor) -> Tensor:
+        return config.choose(logits, previous, generator)
+
+    lengths = [len(prompt) for prompt in prompts]
+    for tokens in _steps(model, ids, lengths, config.max_new_tokens, choose, config.use_cache):
         yield tokens.tolist()
 
 
 class TextGenerator:
     """Write with a model and its tokenizer. The options of all methods are those of GenerationConfig."""
 
-    def __init__(self, model, tokenizer):
+    def __init__(self, model: MiniGPT, tokenizer: _Tokenizer) -> None:
         if tokenizer.vocab_size > model.config.vocab_size:
             raise ValueError(
                 f"the tokenizer has {tokenizer.vocab_size} ids, the model {model.config.vocab_size}: "
@@ -431,12 +496,18 @@ class TextGenerator:
             )
         self.model, self.tokenizer = model, tokenizer
 
-    def _encode(self, prompt) -> list[int]:
+    def _encode(self, prompt: str | Tensor) -> list[int]:
         return self.tokenizer.encode(prompt) if isinstance(prompt, str) else prompt.tolist()
 
     def generate(
-        self, prompt, max_new_tokens=200, strategy="top_p", *, include_prompt=False, **options
-    ):
+        self,
+        prompt: str | Tensor | Sequence[str | Tensor],
+        max_new_tokens: int = 200,
+        strategy: str = "top_p",
+        *,
+        include_prompt: bool = False,
+        **options: Any,
+    ) -> str | list[str]:
         """Return the continuation of a prompt, or a list of them for a list of prompts.
 
         A prompt is a text, or a tensor (T,) of its ids. Each prompt of a list gets what it would get
@@ -444,8 +515,14 @@ class TextGenerator:
         ValueError for an empty prompt.
         """
         config = GenerationConfig(max_new_tokens, strategy, **options)
-        single = isinstance(prompt, str) or getattr(prompt, "ndim", None) == 1
-        prompts = [prompt] if single else list(prompt)
+        if isinstance(prompt, str) or (isinstance(prompt, Tensor) and prompt.ndim == 1):
+            return self._continue([prompt], config, include_prompt)[0]
+        return self._continue(list(prompt), config, include_prompt)
+
+    def _continue(
+        self, prompts: list[str | Tensor], config: GenerationConfig, include_prompt: bool
+    ) -> list[str]:
+        """Return the continuation of each prompt."""
         readers = [_Reader(self.tokenizer, config.stop) for _ in prompts]
         encoded = [self._encode(prompt) for prompt in prompts]
         for tokens in _tokens(self.model, encoded, config) if prompts else ():
@@ -458,11 +535,19 @@ class TextGenerator:
             reader.finish()
         texts = [reader.text for reader in readers]
         if include_prompt:
-            given = [p if isinstance(p, str) else self.tokenizer.decode(p) for p in prompts]
+            given = [
+                p if isinstance(p, str) else self.tokenizer.decode(p.tolist()) for p in prompts
+            ]
             texts = [p + text for p, text in zip(given, texts)]
-        return texts[0] if single else texts
+        return texts
 
-    def stream(self, prompt, max_new_tokens=200, strategy="top_p", **options) -> Iterator[str]:
+    def stream(
+        self,
+        prompt: str | Tensor,
+        max_new_tokens: int = 200,
+        strategy: str = "top_p",
+        **options: Any,
+    ) -> Generator[str, None, None]:
         """Yield the continuation of a prompt piece by piece, each as soon as it is certain."""
         config = GenerationConfig(max_new_tokens, strategy, **options)
         reader = _Reader(self.tokenizer, config.stop)
@@ -474,7 +559,9 @@ class TextGenerator:
         if piece := reader.finish():
             yield piece
 
-    def generate_ids(self, ids, max_new_tokens=200, strategy="top_p", **options) -> torch.Tensor:
+    def generate_ids(
+        self, ids: Tensor, max_new_tokens: int = 200, strategy: str = "top_p", **options: Any
+    ) -> Tensor:
         """Return ids (B, T) with their continuations, (B, T + n), a stop id included.
 
         A row that ended before the others repeats its stop id. ValueError for stop texts.
@@ -482,7 +569,8 @@ class TextGenerator:
         config = GenerationConfig(max_new_tokens, strategy, **options)
         if any(isinstance(stop, str) for stop in config.stop):
             raise ValueError(f"generate_ids knows no texts: stop={config.stop} must be ids.")
-        columns, last = [], [None] * len(ids)
+        columns = []
+        last: list[int | None] = [None] * len(ids)
         for tokens in _tokens(self.model, ids.tolist(), config):
             last = [old if old in config.stop else new for old, new in zip(last, tokens)]
             columns.append(last)

@@ -10,16 +10,18 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from minigpt_lib.attention import CausalSelfAttention
+from minigpt_lib.attention import CausalSelfAttention, _Cache
 from minigpt_lib.feedforward import ACTIVATIONS, GPTFFN, SwiGLUFFN
 from minigpt_lib.norms import LayerNorm, RMSNorm
 from minigpt_lib.positions import (
@@ -53,11 +55,11 @@ NORMS = {
 }
 
 
-def _plain_ffn(c):
+def _plain_ffn(c: "GPTConfig") -> GPTFFN:
     return GPTFFN(c.n_embd, c.ffn_hidden, c.ffn, bias=c.bias, dropout=c.dropout, fused=c.fused)
 
 
-def _gated_ffn(c):
+def _gated_ffn(c: "GPTConfig") -> SwiGLUFFN:
     return SwiGLUFFN(c.n_embd, c.ffn_hidden, bias=c.bias, dropout=c.dropout)
 
 
@@ -78,7 +80,7 @@ PRESETS = {
 # fmt: on
 
 
-def _problems(c):
+def _problems(c: "GPTConfig") -> Iterator[str]:
     """Yield a sentence for each thing in the config that cannot work."""
     for name in (*_SIZES, "n_kv_head", "ffn_hidden"):
         value = getattr(c, name)
@@ -135,7 +137,7 @@ class GPTConfig:
     fused: bool = True
     init_std: float = 0.02
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         problems = list(_problems(self))
         if problems:
             raise ValueError("this config cannot work: " + "; ".join(problems) + ".")
@@ -146,11 +148,12 @@ class GPTConfig:
         return self.n_embd // self.n_head
 
     @classmethod
-    def preset(cls, name: str, **changes) -> "GPTConfig":
+    def preset(cls, name: str, **changes: Any) -> "GPTConfig":
         """Return the config of a name in PRESETS, with `changes` to it. ValueError for another name."""
         if name not in PRESETS:
             raise ValueError(f"preset {name!r} is unknown: expected one of {', '.join(PRESETS)}.")
-        return cls(**{**PRESETS[name], **changes})
+        settings: dict[str, Any] = PRESETS[name] | changes
+        return cls(**settings)
 
 
 class TransformerBlock(nn.Module):
@@ -160,7 +163,7 @@ class TransformerBlock(nn.Module):
     et al. (2017).
     """
 
-    def __init__(self, config: GPTConfig):
+    def __init__(self, config: GPTConfig) -> None:
         super().__init__()
         c = config
         self.pre = c.norm_position == "pre"
@@ -170,13 +173,27 @@ class TransformerBlock(nn.Module):
         )
         self.ffn = FFNS[c.ffn](c)
 
-    def forward(self, x, mask=None, rotary=None, cache=None) -> torch.Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        mask: Tensor | None = None,
+        rotary: Callable[[Tensor], Tensor] | None = None,
+        cache: _Cache | None = None,
+    ) -> Tensor:
         """Map x (B, T, C) to (B, T, C); the other arguments are attention's."""
         if self.pre:
             x = x + self.attention(self.norm1(x), mask, rotary, cache)
             return x + self.ffn(self.norm2(x))
         x = self.norm1(x + self.attention(x, mask, rotary, cache))
         return self.norm2(x + self.ffn(x))
+
+
+class _Caches(Protocol):
+    """The cache of each layer, and how many tokens they hold."""
+
+    length: int
+
+    def __getitem__(self, i: int) -> _Cache: ...
 
 
 class MiniGPT(nn.Module):
@@ -186,7 +203,7 @@ class MiniGPT(nn.Module):
     it some. With tied weights the head is the embedding table itself, so the tie cannot break.
     """
 
-    def __init__(self, config: GPTConfig):
+    def __init__(self, config: GPTConfig) -> None:
         super().__init__()
         self.config = config
         self.embedding = nn.Embedding(config.vocab_size, config.n_embd)
@@ -214,8 +231,15 @@ class MiniGPT(nn.Module):
                 nn.init.constant_(weight, 0.0 if name.endswith("bias") else 1.0)
 
     def forward(
-        self, input_ids, targets=None, *, positions=None, mask=None, cache=None, last_only=False
-    ):
+        self,
+        input_ids: Tensor,
+        targets: Tensor | None = None,
+        *,
+        positions: Tensor | None = None,
+        mask: Tensor | None = None,
+        cache: _Caches | None = None,
+        last_only: bool = False,
+    ) -> tuple[Tensor, Tensor | None]:
         """Map ids (B, T) to (logits (B, T, V), loss in nats per token, or None without targets).
 
         targets (B, T) are already shifted; those of -100 do not count, and without any other the loss
@@ -235,7 +259,9 @@ class MiniGPT(nn.Module):
         )
         return logits, total / (targets != -100).sum().clamp(min=1)
 
-    def _embed(self, input_ids, positions, start):
+    def _embed(
+        self, input_ids: Tensor, positions: Tensor | None, start: int
+    ) -> tuple[Tensor, Callable[[Tensor], Tensor] | None]:
         """Return the embedded tokens (B, T, C) and the rotation for attention, if there is one."""
         if input_ids.ndim != 2 or not input_ids.shape[1]:
             raise ValueError(
@@ -250,13 +276,13 @@ class MiniGPT(nn.Module):
         if positions is None:
             positions = torch.arange(start, end, device=input_ids.device)
         x = self.embedding(input_ids)
-        if self.config.position == "rope":
+        if isinstance(self.position, RotaryEmbedding):
             return self.dropout(x), self.position.at(positions)
         if self.config.position == "sinusoidal":
             x = x * math.sqrt(self.config.n_embd)  # so that the waves do not drown the tokens
         return self.dropout(x + self.position(positions).to(x.dtype)), None
 
-    def save_pretrained(self, folder) -> None:
+    def save_pretrained(self, folder: str | Path) -> None:
         """Write config.json and model.safetensors into `folder`, made if missing; each file at once or not at all."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
@@ -268,7 +294,7 @@ class MiniGPT(nn.Module):
             (folder / f"{name}.part").replace(folder / name)
 
     @classmethod
-    def from_pretrained(cls, folder, device="cpu") -> "MiniGPT":
+    def from_pretrained(cls, folder: str | Path, device: str | torch.device = "cpu") -> "MiniGPT":
         """Return the model that `save_pretrained` wrote, in evaluation mode.
 
         Raises FileNotFoundError without the two files, ValueError if one is damaged or they do not fit
@@ -303,7 +329,7 @@ def count_parameters(model: MiniGPT) -> dict[str, int]:
     return parts | {"total": sum(parts.values())}
 
 
-def ladder(**sizes) -> dict[str, GPTConfig]:
+def ladder(**sizes: Any) -> dict[str, GPTConfig]:
     """Return the rungs from GPT-2 to Llama 3: each one flag away from the rung before, named by it.
 
     sizes: those of the laptop preset unless told. Raises ValueError as GPTConfig does.
@@ -311,7 +337,7 @@ def ladder(**sizes) -> dict[str, GPTConfig]:
     config = GPTConfig.preset("laptop", **{"init_std": 0.02, **_GPT2, **sizes})
     rungs = {"GPT-2": config}
     for name in ("position", "norm", "ffn", "bias", "n_kv_head", "tie_weights"):
-        value = _LLAMA.get(name, config.n_head // 2)
+        value: Any = _LLAMA.get(name, config.n_head // 2)
         config = dataclasses.replace(config, **{name: value})
         rungs[f"{name}={value}"] = config
     return rungs

@@ -8,7 +8,7 @@ Written by notebooks/07_norms.ipynb (chapter 07): edit it there.
 from __future__ import annotations
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 __all__ = ["LayerNorm", "RMSNorm"]
@@ -22,13 +22,15 @@ class LayerNorm(nn.Module):
     kernel, otherwise the formula runs as written.
     """
 
-    def __init__(self, n_embd: int, eps: float = 1e-5, bias: bool = True, *, fused: bool = True):
+    def __init__(
+        self, n_embd: int, eps: float = 1e-5, bias: bool = True, *, fused: bool = True
+    ) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(n_embd))
         self.bias = nn.Parameter(torch.zeros(n_embd)) if bias else None
         self.eps, self.fused = eps, fused
 
-    def forward(self, x) -> torch.Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """Map x (..., C) to the same shape and dtype."""
         if self.fused:
             return F.layer_norm(x, self.weight.shape, self.weight, self.bias, self.eps)
@@ -46,12 +48,12 @@ class RMSNorm(nn.Module):
     Llama. Statistics are float32 for half-precision x; the result has x's dtype.
     """
 
-    def __init__(self, n_embd: int, eps: float = 1e-5, *, fused: bool = True):
+    def __init__(self, n_embd: int, eps: float = 1e-5, *, fused: bool = True) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(n_embd))
         self.eps, self.fused = eps, fused
 
-    def forward(self, x) -> torch.Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """Map x (..., C) to the same shape and dtype."""
         if self.fused:
             return F.rms_norm(x, self.weight.shape, self.weight, self.eps)

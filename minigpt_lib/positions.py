@@ -12,7 +12,7 @@ import math
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 __all__ = [
     "apply_rotary",
@@ -26,7 +26,7 @@ __all__ = [
 ]
 
 
-def _check_positions(positions, max_seq_len: int) -> None:
+def _check_positions(positions: Tensor, max_seq_len: int) -> None:
     """Refuse positions outside 0 .. max_seq_len - 1.
 
     On a GPU the look at the values would make the processor wait, and while tracing there are none.
@@ -44,11 +44,11 @@ def _check_positions(positions, max_seq_len: int) -> None:
 class LearnedPositionalEmbedding(nn.Module):
     """A table with one trained vector for each place, as in GPT-2: positions to (..., C)."""
 
-    def __init__(self, max_seq_len: int, n_embd: int):
+    def __init__(self, max_seq_len: int, n_embd: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.randn(max_seq_len, n_embd) * 0.02)
 
-    def forward(self, positions) -> torch.Tensor:
+    def forward(self, positions: Tensor) -> Tensor:
         """Return the vectors of `positions`, (T,) or (B, T), as (..., C). ValueError outside the table."""
         _check_positions(positions, len(self.weight))
         return nn.functional.embedding(positions, self.weight)
@@ -59,7 +59,12 @@ def _check_even(name: str, size: int) -> None:
         raise ValueError(f"{name}={size}: sines and cosines come in pairs, so it must be even.")
 
 
-def rotary_frequencies(dim: int, base: float = 10000.0, scaling=None, device=None) -> torch.Tensor:
+def rotary_frequencies(
+    dim: int,
+    base: float = 10000.0,
+    scaling: "RopeScaling | None" = None,
+    device: str | torch.device | None = None,
+) -> Tensor:
     """Return the D/2 angles by which the pairs of a vector turn per position: float32, falling.
 
     Pair i turns by base^(-2i / D): Su et al. (2021), section 3.2.2. `scaling` is a RopeScaling.
@@ -82,19 +87,19 @@ class SinusoidalPositionalEncoding(nn.Module):
     stored. Raises ValueError for odd n_embd.
     """
 
-    def __init__(self, max_seq_len: int, n_embd: int):
+    def __init__(self, max_seq_len: int, n_embd: int) -> None:
         super().__init__()
         _check_even("n_embd", n_embd)
         self.max_seq_len, self.n_embd = max_seq_len, n_embd
 
-    def forward(self, positions) -> torch.Tensor:
+    def forward(self, positions: Tensor) -> Tensor:
         """Return the waves at `positions`, (T,) or (B, T), as (..., C) float32."""
         _check_positions(positions, self.max_seq_len)
         angles = positions[..., None] * rotary_frequencies(self.n_embd, device=positions.device)
         return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(-2)
 
 
-def interleaved_to_half_split(x, dim: int = -1) -> torch.Tensor:
+def interleaved_to_half_split(x: Tensor, dim: int = -1) -> Tensor:
     """Reorder the pairs (0, 1), (2, 3), ... along `dim` into first halves, then second halves.
 
     [a0, b0, a1, b1] becomes [a0, a1, b0, b1]. For the weights of a projection, view them as
@@ -104,7 +109,7 @@ def interleaved_to_half_split(x, dim: int = -1) -> torch.Tensor:
     return torch.cat([x[..., 0::2], x[..., 1::2]], dim=-1).movedim(-1, dim)
 
 
-def half_split_to_interleaved(x, dim: int = -1) -> torch.Tensor:
+def half_split_to_interleaved(x: Tensor, dim: int = -1) -> Tensor:
     """Undo `interleaved_to_half_split`: [a0, a1, b0, b1] becomes [a0, b0, a1, b1]."""
     x = x.movedim(dim, -1)
     return torch.stack(x.chunk(2, dim=-1), dim=-1).flatten(-2).movedim(-1, dim)
@@ -113,11 +118,11 @@ def half_split_to_interleaved(x, dim: int = -1) -> torch.Tensor:
 class _Rotation:
     """Cosines and sines of some positions, ready to turn any x (B, H, T, D) of theirs."""
 
-    def __init__(self, angles):  # (T, D/2) or (B, T, D/2)
+    def __init__(self, angles: Tensor) -> None:  # (T, D/2) or (B, T, D/2)
         angles = angles if angles.ndim == 2 else angles[:, None]  # the same for every head
         self.cos, self.sin = angles.cos(), angles.sin()
 
-    def __call__(self, x) -> torch.Tensor:
+    def __call__(self, x: Tensor) -> Tensor:
         a, b = x.chunk(2, dim=-1)  # pair i is (x_i, x_{i + D/2})
         turned = torch.cat([a * self.cos - b * self.sin, a * self.sin + b * self.cos], dim=-1)
         return turned.to(x.dtype)  # the products were float32 also for half-precision x
@@ -131,23 +136,35 @@ class RotaryEmbedding(nn.Module):
     whatever the model's dtype.
     """
 
-    def __init__(self, dim: int, max_seq_len: int, base: float = 10000.0, scaling=None):
+    def __init__(
+        self,
+        dim: int,
+        max_seq_len: int,
+        base: float = 10000.0,
+        scaling: "RopeScaling | None" = None,
+    ) -> None:
         super().__init__()
         _check_even("dim", dim)
         self.dim, self.max_seq_len, self.base, self.scaling = dim, max_seq_len, base, scaling
 
-    def at(self, positions):
+    def at(self, positions: Tensor) -> _Rotation:
         """Return a function that turns x (B, H, T, D) by `positions`, (T,) or (B, T): one for all layers."""
         _check_positions(positions, self.max_seq_len)
         frequencies = rotary_frequencies(self.dim, self.base, self.scaling, positions.device)
         return _Rotation(positions[..., None] * frequencies)
 
-    def forward(self, x, positions) -> torch.Tensor:
+    def forward(self, x: Tensor, positions: Tensor) -> Tensor:
         """Return x (B, H, T, D), each token turned by its position; same dtype."""
         return self.at(positions)(x)
 
 
-def apply_rotary(x, positions, base: float = 10000.0, scaling=None, interleaved: bool = False):
+def apply_rotary(
+    x: Tensor,
+    positions: Tensor,
+    base: float = 10000.0,
+    scaling: "RopeScaling | None" = None,
+    interleaved: bool = False,
+) -> Tensor:
     """Turn x (B, H, T, D) by `positions`, (T,) or (B, T), as a function of its arguments alone.
 
     interleaved=True pairs neighbours (2i, 2i + 1), as Su et al. and Meta's Llama weights do.

@@ -12,16 +12,17 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from numbers import Real
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from minigpt_lib.sft import ChatTokenizer, DialogReader, answer_ids, fault_of
+from minigpt_lib.model import MiniGPT
+from minigpt_lib.sft import ChatTokenizer, Dialog, DialogReader, answer_ids, fault_of
 from minigpt_lib.training import TrainConfig, Trainer, load_checkpoint
 
 __all__ = [
@@ -39,12 +40,12 @@ __all__ = [
 ]
 
 
-def _refuse_beta(beta) -> None:
-    if not isinstance(beta, Real) or not 0 < beta < math.inf:
+def _refuse_beta(beta: object) -> None:
+    if not isinstance(beta, Real) or not 0 < float(beta) < math.inf:
         raise ValueError(f"beta={beta}: expected a number above 0; at 0 there is no preference.")
 
 
-def optimal_policy(reference_log_probs, rewards, beta: float) -> torch.Tensor:
+def optimal_policy(reference_log_probs: Tensor, rewards: Tensor, beta: float) -> Tensor:
     """Return ln p of the best policy over K answers, (..., K): reference times exp(reward / beta).
 
     Of all policies it has the most of: mean reward - beta * KL(policy, reference). Raises
@@ -60,10 +61,10 @@ def optimal_policy(reference_log_probs, rewards, beta: float) -> torch.Tensor:
 class Preferred(NamedTuple):
     """What B pairs say: the mean loss, and of each pair the rewards, in nats, without gradient."""
 
-    loss: torch.Tensor  # (), with the gradient
-    chosen_reward: torch.Tensor  # (B,): beta * (ln p - the reference's ln p) of the chosen answer
-    rejected_reward: torch.Tensor  # (B,): the same of the rejected one
-    margin: torch.Tensor  # (B,): the first less the second
+    loss: Tensor  # (), with the gradient
+    chosen_reward: Tensor  # (B,): beta * (ln p - the reference's ln p) of the chosen answer
+    rejected_reward: Tensor  # (B,): the same of the rejected one
+    margin: Tensor  # (B,): the first less the second
 
     @property
     def accuracy(self) -> float:
@@ -77,7 +78,11 @@ class Preferred(NamedTuple):
 
 
 def dpo_loss(
-    policy_chosen, policy_rejected, reference_chosen, reference_rejected, beta: float = 0.1
+    policy_chosen: Tensor,
+    policy_rejected: Tensor,
+    reference_chosen: Tensor,
+    reference_rejected: Tensor,
+    beta: float = 0.1,
 ) -> Preferred:
     """Return -ln sigmoid(margin), the mean over B pairs, with rewards and margins.
 
@@ -103,7 +108,7 @@ def dpo_loss(
     return Preferred(loss, chosen.detach(), rejected.detach(), margin.detach())
 
 
-def sequence_log_probs(model, input_ids, targets) -> torch.Tensor:
+def sequence_log_probs(model: nn.Module, input_ids: Tensor, targets: Tensor) -> Tensor:
     """Return the sum of ln p over the targets of each row, (B,) float32, with gradient.
 
     input_ids and targets (B, T) int64 are shifted already; targets of -100 do not count. Raises
@@ -121,7 +126,7 @@ def sequence_log_probs(model, input_ids, targets) -> torch.Tensor:
     return -losses.view(targets.shape).sum(dim=1)
 
 
-def fault_of_pair(row) -> str | None:
+def fault_of_pair(row: object) -> str | None:
     """Return what is wrong with a pair {"prompt", "chosen", "rejected"} of messages, or None.
 
     The prompt ends with the user; chosen and rejected are one message of the assistant each, and
@@ -142,7 +147,7 @@ def fault_of_pair(row) -> str | None:
     return "two equal answers" if len(texts) == 1 else None
 
 
-def fingerprint(model) -> str:
+def fingerprint(model: nn.Module) -> str:
     """Return the sha256 of a model's weights and configuration, 64 hex digits.
 
     Other weights, other digits; dropout does not count, for measuring goes without it.
@@ -156,6 +161,9 @@ def fingerprint(model) -> str:
     return digest.hexdigest()
 
 
+_NO_REFERENCE = "the pairs have no reference yet: call use_reference(model) first."
+
+
 class PreferenceDataset:
     """Pairs of answers as tokens, and what the reference model thinks of them, computed once.
 
@@ -164,16 +172,22 @@ class PreferenceDataset:
     is left.
     """
 
-    def __init__(self, rows: Iterable, tokenizer: ChatTokenizer, block_size: int):
-        self.block_size, self.report, self.items = block_size, Counter(), []
-        self.reference = self.mark = self.pairs_mark = None  # ln p (N, 2); of which model and pairs
+    def __init__(
+        self, rows: Iterable[dict[str, Any]], tokenizer: ChatTokenizer, block_size: int
+    ) -> None:
+        self.block_size = block_size
+        self.report: Counter[str] = Counter()
+        self.items: list[tuple[tuple[Tensor, Tensor], ...]] = []  # (x, y) of both answers
+        self.reference: Tensor | None = None  # ln p (N, 2)
+        self.mark: str | None = None  # the fingerprint of the reference model
+        self.pairs_mark: str | None = None  # the fingerprint of the pairs
         for row in rows:
             self.report["pairs"] += 1
             self.report[fault_of_pair(row) or self._add(row, tokenizer) or "kept"] += 1
         if not self.items:
             raise ValueError(f"no pair is left of {self.report['pairs']}: {dict(self.report)}.")
 
-    def _add(self, row: dict, tokenizer) -> str | None:
+    def _add(self, row: dict[str, Any], tokenizer: ChatTokenizer) -> str | None:
         start = len(tokenizer.render(row["prompt"], add_generation_prompt=True)[0])
         pair = []
         for answer in (row["chosen"], row["rejected"]):
@@ -183,27 +197,29 @@ class PreferenceDataset:
             labels[:start] = -100  # earlier answers are part of the prompt
             pair.append((ids[:-1], labels[1:]))
         self.items.append(tuple(pair))
+        return None
 
     def __len__(self) -> int:
         return len(self.items)
 
-    def _rows(self, numbers) -> tuple[torch.Tensor, torch.Tensor]:
+    def _rows(self, numbers: Iterable[int]) -> tuple[Tensor, Tensor]:
         """Return inputs and shifted targets, (2 B, T): all chosen answers, then the rejected."""
         pairs, pad = [self.items[i] for i in numbers], nn.utils.rnn.pad_sequence
         rows = [pair[0] for pair in pairs] + [pair[1] for pair in pairs]
         return pad([x for x, _ in rows], True, 0), pad([y for _, y in rows], True, -100)
 
-    def batch(self, numbers: Iterable[int]):
+    def batch(self, numbers: Iterable[int]) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Return (x, numbers, options) of B pairs, as Trainer wants them.
 
         x (2 B, T) and numbers (B,), int64; options: "targets" (2 B, T), -100 but for answers, and
         "reference" (B, 2), ln p. Raises ValueError without a reference.
         """
-        _need_reference(self)
+        if self.reference is None:
+            raise ValueError(_NO_REFERENCE)
         x, y = self._rows(numbers := list(numbers))
         return x, torch.tensor(numbers), {"targets": y, "reference": self.reference[numbers]}
 
-    def log_probs(self, model, batch_size: int = 64) -> torch.Tensor:
+    def log_probs(self, model: nn.Module, batch_size: int = 64) -> Tensor:
         """Return ln p (N, 2) of chosen and rejected answers, float32, no gradient, no dropout."""
         training, device, parts = model.training, next(model.parameters()).device, []
         model.eval()
@@ -217,13 +233,14 @@ class PreferenceDataset:
             model.train(training)
         return torch.cat(parts)
 
-    def use_reference(self, model, file=None) -> None:
+    def use_reference(self, model: nn.Module, file: str | Path | None = None) -> None:
         """Compute `reference` with this model; a `file` is read if it exists, else written.
 
         Raises ValueError if the file is damaged, or was made with another model or for other pairs,
         or if ln p of an answer is not finite. The data set then keeps the reference that it had.
         """
-        mark, pairs, file = fingerprint(model), self._fingerprint(), Path(file) if file else None
+        mark, pairs = fingerprint(model), self._fingerprint()
+        file = Path(file) if file else None
         kept = file is not None and file.exists()
         found = _read_reference(file, mark, pairs) if kept else self.log_probs(model)
         _refuse_infinite(found, len(self), f"{file} (delete it)" if kept else "the reference")
@@ -236,7 +253,7 @@ class PreferenceDataset:
         return hashlib.sha256(repr(rows).encode()).hexdigest()
 
 
-def _refuse_infinite(log_probs: torch.Tensor, n: int, whose: str) -> None:
+def _refuse_infinite(log_probs: Tensor, n: int, whose: str) -> None:
     if log_probs.shape != (n, 2) or not log_probs.isfinite().all():
         raise ValueError(
             f"{whose}: expected two finite ln p for each of {n} pairs, got "
@@ -244,14 +261,14 @@ def _refuse_infinite(log_probs: torch.Tensor, n: int, whose: str) -> None:
         )
 
 
-def _write_reference(file: Path, facts: dict) -> None:
+def _write_reference(file: Path, facts: dict[str, Any]) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     part = file.with_name(file.name + ".part")
     torch.save(facts, part)
     part.replace(file)  # so that there is never half a file
 
 
-def _read_reference(file: Path, mark: str, pairs: str) -> torch.Tensor:
+def _read_reference(file: Path, mark: str, pairs: str) -> Tensor:
     try:
         saved = torch.load(file, weights_only=True)
         found, log_probs = (saved["model"], saved["pairs"]), saved["log_probs"].float()
@@ -266,13 +283,14 @@ def _read_reference(file: Path, mark: str, pairs: str) -> torch.Tensor:
     return log_probs
 
 
-def _need_reference(data) -> None:
-    if data.reference is None:
-        raise ValueError("the pairs have no reference yet: call use_reference(model) first.")
-
-
 def sample_answers(
-    model, tokenizer: ChatTokenizer, prompts, samples: int = 1, *, temperature=1.0, **options
+    model: MiniGPT,
+    tokenizer: ChatTokenizer,
+    prompts: Iterable[Dialog],
+    samples: int = 1,
+    *,
+    temperature: float = 1.0,
+    **options: Any,
 ) -> list[list[str | None]]:
     """Return `samples` answers, texts, to each prompt: a list of messages that ends with the user.
 
@@ -282,8 +300,9 @@ def sample_answers(
     """
     if samples < 1:
         raise ValueError(f"samples={samples}: expected at least 1.")
-    options = {"strategy": "sample", "temperature": temperature, "seed": 0} | options
-    found = answer_ids(model, tokenizer, [p for p in prompts for _ in range(samples)], **options)
+    settings: dict[str, Any] = {"strategy": "sample", "temperature": temperature, "seed": 0}
+    settings |= options
+    found = answer_ids(model, tokenizer, [p for p in prompts for _ in range(samples)], **settings)
     texts = []
     for ids in found:
         text = tokenizer.decode(ids[:-1]) if ids[-1] == tokenizer.end else ""
@@ -291,7 +310,7 @@ def sample_answers(
     return [texts[at : at + samples] for at in range(0, len(texts), samples)]
 
 
-def _number(score) -> float:
+def _number(score: Any) -> float:
     try:
         number = math.nan if isinstance(score, str) else float(score)
     except (TypeError, ValueError, RuntimeError):  # None, a list, a tensor of several numbers
@@ -302,15 +321,15 @@ def _number(score) -> float:
 
 
 def make_pairs(
-    model,
+    model: MiniGPT,
     tokenizer: ChatTokenizer,
-    prompts,
-    judge: Callable,
+    prompts: Iterable[Dialog],
+    judge: Callable[[Dialog, str], float],
     samples: int = 8,
     *,
-    answers=None,
-    **options,
-) -> tuple[list[dict], Counter]:
+    answers: Sequence[Sequence[str | None]] | None = None,
+    **options: Any,
+) -> tuple[list[dict[str, Any]], Counter[str]]:
     """Return (pairs, report): for each prompt the best of the model's answers against the worst.
 
     judge(prompt, answer) returns a number, more is better; of equals the first counts. A prompt
@@ -342,26 +361,29 @@ def make_pairs(
     return pairs, report
 
 
-def measure_preferences(model, data: PreferenceDataset, beta: float = 0.1) -> Preferred:
+def measure_preferences(model: nn.Module, data: PreferenceDataset, beta: float = 0.1) -> Preferred:
     """Return loss, rewards and margins over all pairs of `data`, without gradient or dropout.
 
     Raises ValueError if the pairs have no reference.
     """
-    _need_reference(data)
-    return dpo_loss(*data.log_probs(model).T, *data.reference.T, beta)
+    if data.reference is None:
+        raise ValueError(_NO_REFERENCE)
+    chosen, rejected = data.log_probs(model).T
+    reference_chosen, reference_rejected = data.reference.T
+    return dpo_loss(chosen, rejected, reference_chosen, reference_rejected, beta)
 
 
 class _PairReader(DialogReader):
     """Draw every pair once an epoch; with its place it saves what else the run stands on."""
 
-    def __init__(self, data: PreferenceDataset, seed: int, beta: float):
+    def __init__(self, data: PreferenceDataset, seed: int, beta: float) -> None:
         super().__init__(data, seed)
         self.run = {"beta": beta, "reference": data.mark, "list of pairs": data._fingerprint()}
 
-    def state_dict(self) -> dict:
+    def state_dict(self) -> dict[str, Any]:
         return super().state_dict() | {"run": self.run}
 
-    def refuse_other(self, state: dict) -> None:
+    def refuse_other(self, state: dict[str, Any]) -> None:
         """Raise ValueError for the state of a run that stands on something else."""
         if "run" not in state:
             raise ValueError(
@@ -378,17 +400,22 @@ class _PairReader(DialogReader):
 class _Learner(nn.Module):
     """The policy as Trainer wants it: (x, indices of the pairs) to (margins, loss)."""
 
-    def __init__(self, policy, beta: float):
+    def __init__(self, policy: MiniGPT, beta: float) -> None:
         super().__init__()
-        self.policy, self.beta, self.seen = policy, beta, []
+        self.policy, self.beta = policy, beta
+        self.seen: list[Preferred] = []
         self.config, self.save_pretrained = policy.config, policy.save_pretrained
 
-    def load_state_dict(self, state):
+    # pyrefly: ignore[bad-override]  load_checkpoint passes the weights alone
+    def load_state_dict(self, state: Mapping[str, Any]) -> Any:
         return self.policy.load_state_dict(state)  # a checkpoint holds the policy alone
 
-    def forward(self, x, numbers, *, targets, reference):
-        log_probs = sequence_log_probs(self.policy, x, targets)
-        result = dpo_loss(*log_probs.chunk(2), *reference.T, self.beta)
+    def forward(
+        self, x: Tensor, numbers: Tensor, *, targets: Tensor, reference: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        chosen, rejected = sequence_log_probs(self.policy, x, targets).chunk(2)
+        reference_chosen, reference_rejected = reference.T
+        result = dpo_loss(chosen, rejected, reference_chosen, reference_rejected, self.beta)
         self.seen.append(result)
         return result.margin, result.loss
 
@@ -396,18 +423,20 @@ class _Learner(nn.Module):
 class _PreferenceTrainer(Trainer):
     """A Trainer with rewards, margin and accuracy in its records, of held-out pairs too."""
 
-    def _load(self, last: Path) -> dict:
+    model: _Learner  # pyrefly: ignore[bad-override]  see train_dpo
+
+    def _load(self, last: Path) -> dict[str, Any]:
         self.draw.refuse_other(load_checkpoint(last)["state"].get("draw", {}))
         return super()._load(last)  # only now are the weights those of the checkpoint
 
-    def _update(self) -> dict:
+    def _update(self) -> dict[str, Any]:
         self.model.seen.clear()
         record = super()._update()
         rewards = [result[1:] for result in self.model.seen]  # of each micro-batch, no loss
         parts = [torch.cat(values) for values in zip(*rewards)]
         return record | Preferred(torch.tensor(record["loss"]), *parts).summary()
 
-    def _report(self, record: dict) -> None:
+    def _report(self, record: dict[str, Any]) -> None:
         super()._report(record)
         if record.pop("bits_per_char", None) is not None:  # there was an evaluation
             record |= {f"val_{name}": value for name, value in self.measured.items()}
@@ -419,7 +448,7 @@ class _PreferenceTrainer(Trainer):
         return self.measured["loss"]
 
 
-def _refuse_unreadable(pairs: PreferenceDataset, model, name: str) -> None:
+def _refuse_unreadable(pairs: PreferenceDataset, model: MiniGPT, name: str) -> None:
     config, parts = model.config, (part for pair in pairs.items for row in pair for part in row)
     if pairs.block_size > config.max_seq_len:
         raise ValueError(
@@ -434,14 +463,14 @@ def _refuse_unreadable(pairs: PreferenceDataset, model, name: str) -> None:
 
 
 def train_dpo(
-    model,
-    reference,
+    model: MiniGPT,
+    reference: MiniGPT,
     config: TrainConfig,
     train: PreferenceDataset,
-    val=None,
+    val: PreferenceDataset | None = None,
     *,
-    beta=0.1,
-    **options,
+    beta: float = 0.1,
+    **options: Any,
 ) -> Trainer:
     """Train `model` in place on pairs, measure it on those of val, return the Trainer.
 
@@ -467,6 +496,7 @@ def train_dpo(
                 f"this one is {mark[:8]}): call use_reference(reference) again."
             )
     draw = _PairReader(train, config.seed, beta)
+    # pyrefly: ignore[bad-argument-type]  a _Learner has all that Trainer asks of a MiniGPT
     run = _PreferenceTrainer(_Learner(model, beta), config, None, val, draw=draw, **options)
     run.train()
     return run

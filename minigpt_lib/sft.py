@@ -14,13 +14,14 @@ import dataclasses
 import hashlib
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
 import datasets
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from minigpt_lib.bpe import BPETokenizer
@@ -36,6 +37,7 @@ __all__ = [
     "answer_ids",
     "ChatFormat",
     "ChatTokenizer",
+    "Dialog",
     "DialogReader",
     "evaluate_dialogs",
     "fault_of",
@@ -51,6 +53,7 @@ __all__ = [
 ]
 
 ROLES = ("system", "user", "assistant")
+Dialog = Sequence[dict[str, str]]  # messages, each with a role and content
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,7 @@ FORMATS = {
 }
 
 
-def fault_of(dialog) -> str | None:
+def fault_of(dialog: object) -> str | None:
     """Return what is wrong with a dialog, or None.
 
     A system message comes first if there is one; then user and assistant take turns, the user first; all
@@ -109,7 +112,7 @@ def fault_of(dialog) -> str | None:
     return None if any(m["role"] == "assistant" for m in dialog) else "no turn of the assistant"
 
 
-def _refuse_fault(messages, add_generation_prompt: bool) -> None:
+def _refuse_fault(messages: Dialog, add_generation_prompt: bool) -> None:
     """Raise ValueError for a dialog with a fault; where an answer is to follow, with it."""
     if isinstance(messages, list | tuple) and messages and add_generation_prompt:
         messages = [*messages, {"role": "assistant", "content": "..."}]
@@ -117,12 +120,14 @@ def _refuse_fault(messages, add_generation_prompt: bool) -> None:
         raise ValueError(f"this dialog cannot be written: {fault}.")
 
 
-def _pieces(messages, form: ChatFormat, add_generation_prompt) -> Iterator[tuple[str, bool, bool]]:
+def _pieces(
+    messages: Dialog, form: ChatFormat, add_generation_prompt: bool
+) -> Iterator[tuple[str, bool, bool]]:
     """Yield a dialog as (text, is it a control token, is it learned)."""
     _refuse_fault(messages, add_generation_prompt)
     if form.begin:
         yield form.begin, True, False
-    turns = [(message["role"], message["content"]) for message in messages]
+    turns: list[tuple[str, str | None]] = [(m["role"], m["content"]) for m in messages]
     if add_generation_prompt:
         turns.append(("assistant", None))
     for role, content in turns:
@@ -140,11 +145,11 @@ def _pieces(messages, form: ChatFormat, add_generation_prompt) -> Iterator[tuple
             yield form.after, False, False
 
 
-def _written(messages, form: ChatFormat, add_generation_prompt: bool) -> str:
+def _written(messages: Dialog, form: ChatFormat, add_generation_prompt: bool) -> str:
     return "".join(text for text, *_ in _pieces(messages, form, add_generation_prompt))
 
 
-def format_chatml(messages, add_generation_prompt: bool = False) -> str:
+def format_chatml(messages: Dialog, add_generation_prompt: bool = False) -> str:
     """Return a dialog as ChatML writes it, the format of Qwen2.5 and others; ValueError names its fault.
 
     add_generation_prompt: end with the header of an answer, for the model to go on.
@@ -152,7 +157,7 @@ def format_chatml(messages, add_generation_prompt: bool = False) -> str:
     return _written(messages, FORMATS["chatml"], add_generation_prompt)
 
 
-def format_llama3(messages, add_generation_prompt: bool = False) -> str:
+def format_llama3(messages: Dialog, add_generation_prompt: bool = False) -> str:
     """Return a dialog as Llama 3 writes it; its template strips blanks around the words, this does not.
 
     add_generation_prompt and ValueError: as in format_chatml.
@@ -168,7 +173,7 @@ class ChatTokenizer:
     `controls` those of all control tokens. Raises ValueError for a format that is not in FORMATS.
     """
 
-    def __init__(self, tokenizer: BPETokenizer, format: str = "chatml"):
+    def __init__(self, tokenizer: BPETokenizer, format: str = "chatml") -> None:
         if format not in FORMATS:
             raise ValueError(f"format {format!r}: expected one of {', '.join(FORMATS)}.")
         self.format, self.form = format, FORMATS[format]
@@ -189,11 +194,13 @@ class ChatTokenizer:
         """Return the ids of a text, no control token among them."""
         return self.base.encode(text)
 
-    def decode(self, ids) -> str:
+    def decode(self, ids: Iterable[int]) -> str:
         """Return the text of ids, control tokens by their names."""
         return self.base.decode(ids)
 
-    def render(self, messages, add_generation_prompt=False) -> tuple[list[int], list[int]]:
+    def render(
+        self, messages: Dialog, add_generation_prompt: bool = False
+    ) -> tuple[list[int], list[int]]:
         """Return (ids, labels) of a dialog, equally long; a label is its id, or -100 if it is not learned.
 
         add_generation_prompt: end with the header of an answer, for the model to go on. Raises ValueError
@@ -226,7 +233,7 @@ def resize_embedding(model: MiniGPT, vocab_size: int) -> MiniGPT:
     larger = copy.deepcopy(model)
     larger.config = dataclasses.replace(model.config, vocab_size=vocab_size)
     larger.embedding.num_embeddings = vocab_size
-    tables = [larger.embedding]
+    tables: list[nn.Embedding | nn.Linear] = [larger.embedding]
     if larger.head is not None:  # not tied: it grows too
         larger.head.out_features = vocab_size
         tables.append(larger.head)
@@ -248,9 +255,15 @@ class InstructionDataset:
     """
 
     def __init__(
-        self, dialogs: Iterable, chat: ChatTokenizer, block_size: int, packed: bool = True
-    ):
-        self.block_size, self.report, self.items = block_size, Counter(), []
+        self,
+        dialogs: Iterable[Dialog],
+        chat: ChatTokenizer,
+        block_size: int,
+        packed: bool = True,
+    ) -> None:
+        self.block_size = block_size
+        self.report: Counter[str] = Counter()
+        self.items: list[tuple[Tensor, Tensor]] = []  # the ids and labels of each dialog
         for dialog in dialogs:
             self.report["dialogs"] += 1
             if fault := fault_of(dialog):
@@ -263,7 +276,7 @@ class InstructionDataset:
         told = repr([self.rows, *([ids.tolist(), labels.tolist()] for ids, labels in self.items)])
         self.digest = hashlib.sha256(told.encode()).hexdigest()
 
-    def _add(self, dialog, chat) -> None:
+    def _add(self, dialog: Dialog, chat: ChatTokenizer) -> None:
         """Keep a dialog, or what fits of it; the last token is only a target and needs no room."""
         ids, labels = chat.render(dialog)
         after = 1 + len(chat.encode(chat.form.after))
@@ -295,7 +308,7 @@ class InstructionDataset:
         """Return the number of rows."""
         return len(self.rows)
 
-    def batch(self, rows: Iterable[int]):
+    def batch(self, rows: Iterable[int]) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Return (x, y, options) of some rows: inputs and shifted labels, (B, T) int64 each.
 
         T is the length of the longest row; what a shorter one lacks is padded, with labels of -100. options
@@ -315,6 +328,14 @@ class InstructionDataset:
         return x, y, {"mask": mask, "positions": positions}
 
 
+class _Rows(Protocol):
+    """Data in rows, as InstructionDataset has them."""
+
+    def __len__(self) -> int: ...
+
+    def batch(self, rows: Iterable[int], /) -> tuple[Tensor, Tensor, dict[str, Tensor]]: ...
+
+
 class DialogReader:
     """Draw the rows of a data set, each once an epoch, in an order that changes: Trainer's `draw`.
 
@@ -322,10 +343,16 @@ class DialogReader:
     drawn, and is saved with the run.
     """
 
-    def __init__(self, dataset, seed: int = 0):
+    def __init__(self, dataset: _Rows, seed: int = 0) -> None:
         self.dataset, self.seed, self.position = dataset, seed, 0
 
-    def __call__(self, tokens, batch_size: int, block_size: int, generator=None):
+    def __call__(
+        self,
+        tokens: object,
+        batch_size: int,
+        block_size: int,
+        generator: torch.Generator | None = None,
+    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Return the next batch of `batch_size` rows; the other arguments are not used."""
         n, rows = len(self.dataset), []
         for position in range(self.position, self.position + batch_size):
@@ -334,14 +361,14 @@ class DialogReader:
         self.position += batch_size
         return self.dataset.batch(rows)
 
-    def state_dict(self) -> dict:
+    def state_dict(self) -> dict[str, Any]:
         """Return the place in the data, for a checkpoint."""
         return {"position": self.position, "seed": self.seed} | self._data()
 
-    def _data(self) -> dict:
+    def _data(self) -> dict[str, Any]:
         return {"rows": len(self.dataset), "digest": getattr(self.dataset, "digest", None)}
 
-    def load_state_dict(self, state: dict) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a place that state_dict returned. ValueError for other data."""
         if {name: state[name] for name in self._data()} != self._data():
             raise ValueError(
@@ -352,7 +379,12 @@ class DialogReader:
 
 
 @torch.no_grad()
-def evaluate_dialogs(model, dataset, batch_size: int = 16, loss_of=None) -> float:
+def evaluate_dialogs(
+    model: nn.Module,
+    dataset: _Rows,
+    batch_size: int = 16,
+    loss_of: Callable[[Tensor, Tensor, dict[str, Tensor]], Tensor] | None = None,
+) -> float:
     """Return the mean loss over all targets of a data set, nats per token, without dropout.
 
     loss_of(x, y, options): how to compute a batch's mean loss; by the model itself unless told.
@@ -376,7 +408,7 @@ def evaluate_dialogs(model, dataset, batch_size: int = 16, loss_of=None) -> floa
 class _SFTTrainer(Trainer):
     """A Trainer whose validation text are dialogs: of its losses nothing is said per character."""
 
-    def _report(self, record: dict) -> None:
+    def _report(self, record: dict[str, Any]) -> None:
         super()._report(record)
         record.pop("bits_per_char", None)
 
@@ -384,7 +416,13 @@ class _SFTTrainer(Trainer):
         return evaluate_dialogs(self.model, self.val_tokens, self.config.batch_size, self._loss)
 
 
-def train_sft(model, config: TrainConfig, train, val=None, **options) -> Trainer:
+def train_sft(
+    model: MiniGPT,
+    config: TrainConfig,
+    train: InstructionDataset,
+    val: InstructionDataset | None = None,
+    **options: Any,
+) -> Trainer:
     """Train a model on the dialogs of an InstructionDataset, evaluate it on others, return the Trainer.
 
     config: as for Trainer; block_size is the data's. Loss is the mean over the targets of a step, however
@@ -421,7 +459,7 @@ def train_sft(model, config: TrainConfig, train, val=None, **options) -> Trainer
 _SMOLTALK = ("HuggingFaceTB/smoltalk", "all")
 
 
-def _rows(source: str) -> Iterable[dict]:
+def _rows(source: str) -> Iterable[dict[str, Any]]:
     if source not in ("smoltalk", _SMOLTALK[0]) or Path(source).exists():
         return stream_documents(source)
     try:
@@ -433,7 +471,9 @@ def _rows(source: str) -> Iterable[dict]:
         ) from error
 
 
-def load_dialogs(source, limit: int | None = None) -> tuple[list[list[dict]], Counter]:
+def load_dialogs(
+    source: str | Path, limit: int | None = None
+) -> tuple[list[list[dict[str, str]]], Counter[str]]:
     """Return the dialogs of a source, and how many rows it had, were kept, and had each fault, by name.
 
     source: smoltalk (HuggingFaceTB/smoltalk), a file or a folder of JSON lines or Parquet with the column
@@ -443,7 +483,9 @@ def load_dialogs(source, limit: int | None = None) -> tuple[list[list[dict]], Co
     """
     if limit is not None and limit < 1:
         raise ValueError(f"limit={limit}: expected at least 1, or None for all.")
-    dialogs, report, rows = [], Counter(), iter(_rows(str(source)))
+    dialogs: list[list[dict[str, str]]] = []
+    report: Counter[str] = Counter()
+    rows = iter(_rows(str(source)))
     while True:
         try:
             row = next(rows, None)
@@ -468,7 +510,12 @@ def load_dialogs(source, limit: int | None = None) -> tuple[list[list[dict]], Co
 
 
 def answer_ids(
-    model, chat: ChatTokenizer, dialogs, max_new_tokens=64, strategy="greedy", **options
+    model: MiniGPT,
+    chat: ChatTokenizer,
+    dialogs: Iterable[Dialog],
+    max_new_tokens: int = 64,
+    strategy: str = "greedy",
+    **options: Any,
 ) -> list[list[int]]:
     """Return the ids that the model answers to each dialog, the special token that ended them included.
 
@@ -498,7 +545,14 @@ def answer_ids(
     return answers
 
 
-def reply(model, chat: ChatTokenizer, messages, max_new_tokens=64, strategy="greedy", **options):
+def reply(
+    model: MiniGPT,
+    chat: ChatTokenizer,
+    messages: Dialog,
+    max_new_tokens: int = 64,
+    strategy: str = "greedy",
+    **options: Any,
+) -> str:
     """Return the assistant's next turn as text, without special tokens: str. As answer_ids otherwise."""
     (ids,) = answer_ids(model, chat, [messages], max_new_tokens, strategy, **options)
     special = chat.base.special_tokens.values()
@@ -512,7 +566,7 @@ class LoRALinear(nn.Module):
     that is no whole number from 1 to the smaller side of W, or an alpha that is not above 0.
     """
 
-    def __init__(self, linear: nn.Linear, rank: int = 8, alpha: float = 16.0):
+    def __init__(self, linear: nn.Linear, rank: int = 8, alpha: float = 16.0) -> None:
         super().__init__()
         out_features, in_features = linear.weight.shape
         if not isinstance(rank, int) or not 1 <= rank <= min(linear.weight.shape):
@@ -527,7 +581,7 @@ class LoRALinear(nn.Module):
         nn.init.kaiming_uniform_(self.A, a=math.sqrt(5))  # as nn.Linear starts
         linear.requires_grad_(False)
 
-    def forward(self, x) -> torch.Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """Map (..., in) to (..., out)."""
         return self.linear(x) + self.scale * F.linear(F.linear(x, self.A), self.B)
 

@@ -62,7 +62,7 @@ def test_it_fits_on_a_page(page):
 
 
 def test_every_line_of_what_is_kept_is_kept(page):
-    """Apart from docstrings and the course's own imports, each class is statement for statement the library's."""
+    """Apart from docstrings and the types in signatures, each class is statement for statement the library's."""
     mine = {node.name: node for node in ast.parse(page).body if hasattr(node, "name")}
     found = 0
     for module in MODULES:
@@ -76,6 +76,10 @@ def test_every_line_of_what_is_kept_is_kept(page):
                         inner
                     ):
                         inner.body = inner.body[1:]
+                    if isinstance(inner, ast.FunctionDef):
+                        inner.returns = None
+                    elif isinstance(inner, ast.arg):
+                        inner.annotation = None
                 assert ast.dump(node) == ast.dump(mine[node.name]), node.name
                 found += 1
     assert found == len(mine) > 20

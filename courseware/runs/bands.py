@@ -328,7 +328,7 @@ def main(arguments: list[str] | None = None) -> int:
         runs.append(run)
 
     command = f"python -m courseware.runs.bands record {chosen.name} --seeds {chosen.seeds}"
-    facts = origin(command) | SETTINGS.get(chosen.name, {})
+    facts: dict[str, Any] = origin(command) | SETTINGS.get(chosen.name, {})
     band = record_band(chosen.name, runs, **facts)
     for key in CURVES:
         if key in band:

@@ -257,6 +257,7 @@ def _whole_way(stages: _Stages, recipe: Recipe, folder: Path, seed: int, n: int)
 def read_history(folder: Path) -> list[dict[str, Any]]:
     """Return the records of the run in a folder, one for each step; ValueError if there are none."""
     file = folder / "history.jsonl"
+    records: list[dict[str, Any]] = []
     try:
         records = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
         sound = records and all("loss" in record for record in records[-20:])

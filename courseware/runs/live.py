@@ -173,17 +173,16 @@ class LivePlot:
         finished = record["step"] == self.data["steps"]
         if self.data["points"] and (finished or now - self.shown > SECONDS):
             self.shown = now
-            wait = (
-                "" if finished else f" About {_time(self._seconds_left(now, record['step']))} left."
-            )
+            wait = "" if finished else self._wait(now, record["step"])
             self._redraw(len(self.data["points"]) - 1, wait)
         if finished:
             self._finish()
 
-    def _seconds_left(self, now: float, step: int) -> float:
+    def _wait(self, now: float, step: int) -> str:
+        """Return a sentence about how long the run will take from here."""
         began, first = self.began or (now, step)
-        per_step = (now - began) / max(1, step - first)
-        return per_step * (self.data["steps"] - step)
+        seconds_a_step = (now - began) / max(1, step - first)
+        return f" About {_time(seconds_a_step * (self.data['steps'] - step))} left."
 
     def _redraw(self, index: int, more: str = "") -> None:
         """Show the point at `index`, with `more` after the sentence."""

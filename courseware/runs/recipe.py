@@ -22,7 +22,8 @@ TOKENIZER_DIALOGS = 2000  # dialogs whose messages the tokenizer is trained on
 
 
 def _run(**values: Any) -> TrainConfig:
-    return TrainConfig(**{"eval_every": 50, "chars_per_token": 3.0, "progress": False, **values})
+    settings: dict[str, Any] = {"eval_every": 50, "chars_per_token": 3.0, "progress": False}
+    return TrainConfig(**(settings | values))
 
 
 def _reading() -> TrainConfig:

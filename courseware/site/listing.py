@@ -1,20 +1,22 @@
 """Join generated modules into one listing: the whole model at a glance, its lines counted.
 
-The listing keeps every line that the named classes need. Imports are merged. Docstrings, comments and blank lines
-are dropped, because the chapters have them, and so are definitions that nothing in the listing calls. The
-result is valid Python: a test runs it and compares the models.
+The listing keeps every line that the named classes need. Imports are merged. Docstrings, comments, blank lines and
+the types in signatures are dropped, because the chapters have them, and so are definitions that nothing in the
+listing calls. The result is valid Python: a test runs it and compares the models.
 """
 
 from __future__ import annotations
 
 import ast
+import copy
 import importlib
 import inspect
 import io
 import tokenize
 from dataclasses import dataclass
 
-_DEFINITIONS = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+_FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+_DEFINITIONS = (ast.ClassDef, *_FUNCTIONS)
 
 
 @dataclass(frozen=True)
@@ -110,8 +112,19 @@ def _defined(node: ast.stmt) -> set[str]:
 
 def _reads(node: ast.stmt) -> set[str]:
     """Return the names that a statement reads, and the import that lets annotations stay unread."""
-    read = {inner.id for inner in ast.walk(node) if isinstance(inner, ast.Name)}
+    read = {inner.id for inner in ast.walk(_untyped(node)) if isinstance(inner, ast.Name)}
     return read | {"annotations"}
+
+
+def _untyped(node: ast.stmt) -> ast.stmt:
+    """Return a copy of a statement in which signatures have no types."""
+    node = copy.deepcopy(node)
+    for inner in ast.walk(node):
+        if isinstance(inner, _FUNCTIONS):
+            inner.returns = None
+        elif isinstance(inner, ast.arg):
+            inner.annotation = None
+    return node
 
 
 def _reached(names: set[str], definitions: list[_Definition]) -> set[str]:
@@ -128,7 +141,7 @@ def _reached(names: set[str], definitions: list[_Definition]) -> set[str]:
 
 
 def _lines(source: str, node: ast.stmt) -> list[str]:
-    """Return a statement's lines without docstrings, comments and blank lines."""
+    """Return a statement's lines without docstrings, comments, blank lines and the types in signatures."""
     lines = source.split("\n")
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type == tokenize.COMMENT:
@@ -136,12 +149,23 @@ def _lines(source: str, node: ast.stmt) -> list[str]:
             lines[row - 1] = lines[row - 1][:column].rstrip()
 
     dropped: set[int] = set()
-    for inner in ast.walk(node):
+    for inner in ast.walk(_untyped(node)):
+        if isinstance(inner, _FUNCTIONS) and inner.body[0].lineno > inner.lineno:
+            keyword = "def" if isinstance(inner, ast.FunctionDef) else "async def"
+            arguments = ast.unparse(inner.args)
+            lines[inner.lineno - 1] = (
+                f"{' ' * inner.col_offset}{keyword} {inner.name}({arguments}):"
+            )
+            dropped |= set(range(inner.lineno + 1, min(_rows_with_decorators(inner.body[0]))))
         if isinstance(inner, _DEFINITIONS) and ast.get_docstring(inner) and len(inner.body) > 1:
             dropped |= _rows(inner.body[0])
 
-    rows = _rows(node).union(*map(_rows, getattr(node, "decorator_list", []))) - dropped
+    rows = _rows_with_decorators(node) - dropped
     return [lines[row - 1] for row in sorted(rows) if lines[row - 1].strip()]
+
+
+def _rows_with_decorators(node: ast.stmt) -> set[int]:
+    return _rows(node).union(*map(_rows, getattr(node, "decorator_list", [])))
 
 
 def _rows(node: ast.stmt | ast.expr) -> set[int]:

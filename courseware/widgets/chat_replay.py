@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import warnings
 from collections.abc import Generator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import ipywidgets
 
@@ -238,7 +238,7 @@ class _Chat:
         try:
             chosen = {name: control.value for name, control in self.settings.items()}
             self.assistant.set(**chosen)
-            pieces = cast("Generator[str]", self.assistant.stream(text))
+            pieces = self.assistant.stream(text)
         except ValueError as error:
             self.note.value = f"<p><strong>Refused.</strong> {html.escape(str(error))}</p>"
             return
