@@ -1,7 +1,7 @@
-"""What the benchmark scripts share: timing in turn, tables, the machine in one line, and where the rivals are.
+"""What the benchmark scripts share: fair timing, tables, files of results, the machine in one line, and the rivals.
 
-Programs that are to be compared run in turn, round after round: a machine that is slow for a minute is then slow
-for all of them. A ratio is the median of the ratios within the rounds, for the same reason.
+Programs that are compared run in turn, round after round, so a machine that is slow for a minute is slow for all of
+them. For the same reason, a ratio is the median of the ratios within the rounds.
 """
 
 from __future__ import annotations
@@ -10,18 +10,25 @@ import datetime
 import hashlib
 import http.client
 import importlib.metadata
+import json
 import os
 import platform
 import shutil
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
-RIVALS = Path(__file__).resolve().parent.parent / "data" / "rivals"
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from courseware import paths
+
+RESULTS = Path(__file__).resolve().parent / "results"
+RIVALS = paths.CODE / "data" / "rivals"
 NANOGPT = "https://github.com/karpathy/nanoGPT"
 NANOGPT_COMMIT = "3adf61e154c3fe3fca428ad6bc3818b27a3b8291"
 TINYSHAKESPEARE = (
@@ -29,43 +36,59 @@ TINYSHAKESPEARE = (
     "/data/tinyshakespeare/input.txt"
 )
 TINYSHAKESPEARE_SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
+PATIENCE = 60  # seconds until a download counts as failed
+
+
+# --- timing ---
 
 
 def interleave(
     programs: dict[str, Callable[[], object]], repeat: int = 5, warmup: int = 1
 ) -> dict[str, list[float]]:
-    """Call every program in turn, `repeat` rounds after `warmup` uncounted ones; return each one's seconds by round.
+    """Call every program in turn for `repeat` rounds, and return the seconds of each one by round.
 
-    Every other round runs backwards, so that none always comes first.
+    `warmup` rounds before them are not counted. Every other round runs backwards, so none always comes first. Raises
+    ValueError unless there is at least one round.
     """
     if repeat < 1:
-        raise ValueError(f"repeat={repeat}, expected at least 1 round.")
+        raise ValueError(f"repeat={repeat}: expected at least 1 round.")
+
     times: dict[str, list[float]] = {name: [] for name in programs}
     for turn in range(warmup + repeat):
-        for name in list(programs) if turn % 2 == 0 else reversed(programs):
-            start = time.perf_counter()
-            programs[name]()
-            seconds = time.perf_counter() - start
+        names = list(programs) if turn % 2 == 0 else list(reversed(programs))
+        for name in names:
+            seconds = seconds_of(programs[name])
             if turn >= warmup:
                 times[name].append(seconds)
     return times
 
 
-def medians(times: dict[str, list[float]]) -> dict[str, float]:
+def seconds_of(program: Callable[[], object]) -> float:
+    """Return the wall-clock seconds of one call."""
+    start = time.perf_counter()
+    program()
+    return time.perf_counter() - start
+
+
+def medians(times: Mapping[str, Sequence[float]]) -> dict[str, float]:
     """Return the median seconds of each program."""
     return {name: statistics.median(seconds) for name, seconds in times.items()}
 
 
-def times_as_fast(times: dict[str, list[float]], name: str, rival: str) -> float:
-    """Return how many times as fast as `rival` the program `name` is: the median of the rounds."""
+def times_as_fast(times: Mapping[str, Sequence[float]], name: str, rival: str) -> float:
+    """Return how many times as fast as `rival` the program `name` is: the median over the rounds."""
     pairs = zip(times[rival], times[name], strict=True)
     return statistics.median(slow / fast for slow, fast in pairs)
 
 
-def table(caption: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Return a table for book/benchmarks.md: the first column to the left, the others to the right.
+# --- reports ---
 
-    Whole numbers get commas; of a fraction say yourself how many digits count.
+
+def table(caption: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Return a table for book/benchmarks.md, with the first column on the left and the others on the right.
+
+    Whole numbers get commas; fractions must be strings, rounded by the caller. Raises ValueError for a row with a
+    wrong number of cells.
     """
     lines = [f"```{{table}} {caption}", "| " + " | ".join(columns) + " |"]
     lines.append("|---|" + "--:|" * (len(columns) - 1))
@@ -77,8 +100,13 @@ def table(caption: str, columns: Sequence[str], rows: Iterable[Sequence[object]]
     return "\n".join([*lines, "```"])
 
 
+def save(path: Path, results: object) -> None:
+    """Write results as JSON; a crash leaves the old file or the new one, never a part."""
+    paths.write_atomic(path, json.dumps(results, indent=1) + "\n")
+
+
 def _processor() -> str:
-    """Return the processor's own name, as far as the system tells."""
+    """Return the processor's own name if the system knows it, otherwise its architecture."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
@@ -104,9 +132,9 @@ def hardware() -> dict[str, object]:
 
 
 def hardware_line() -> str:
-    """Return the last line of every benchmark: the day, and what it ran on.
+    """Return the last line of every benchmark: the date, and what it ran on.
 
-    "load" is how many programs wanted a core in the last minute, this one's threads among them.
+    "load" is the mean number of threads that wanted a core in the last minute, this program's own among them.
     """
     h = hardware()
     return (
@@ -115,27 +143,22 @@ def hardware_line() -> str:
     )
 
 
-def nanogpt_folder(given: str | Path | None = None, rivals: Path = RIVALS) -> Path | None:
-    """Return a checkout of nanoGPT: the folder given, else our clone, made now if missing, or None without a network.
+# --- rivals ---
 
-    ValueError if the folder given is none.
-    """
-    if given is not None:
-        if not (Path(given) / "model.py").is_file():
-            raise ValueError(f"{given} is no checkout of {NANOGPT}: it has no model.py.")
-        return Path(given)
-    target = rivals / f"nanoGPT-{NANOGPT_COMMIT[:7]}"
-    if target.is_dir():
-        return target
-    rivals.mkdir(parents=True, exist_ok=True)
-    half = Path(tempfile.mkdtemp(dir=rivals))  # gets its name when it is whole
+
+def clone(url: str, commit: str, target: Path) -> Path | None:
+    """Clone one commit of a repository to `target`, which appears only when it is complete; None if git fails."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    half = Path(tempfile.mkdtemp(dir=target.parent))
     try:
         for command in (
             ["init", "--quiet"],
-            ["fetch", "--quiet", "--depth", "1", NANOGPT, NANOGPT_COMMIT],
+            ["fetch", "--quiet", "--depth", "1", url, commit],
             ["checkout", "--quiet", "FETCH_HEAD"],
         ):
-            subprocess.run(["git", *command], cwd=half, check=True, capture_output=True, timeout=60)
+            subprocess.run(
+                ["git", *command], cwd=half, check=True, capture_output=True, timeout=PATIENCE
+            )
         half.rename(target)
     except (OSError, subprocess.SubprocessError):
         return None
@@ -144,27 +167,41 @@ def nanogpt_folder(given: str | Path | None = None, rivals: Path = RIVALS) -> Pa
     return target
 
 
-def tinyshakespeare(given: str | Path | None = None, rivals: Path = RIVALS) -> str | None:
-    """Return nanoGPT's text (1,115,394 characters): from the file given, else our copy, or None without a network.
+def nanogpt_folder(given: str | Path | None = None, rivals: Path = RIVALS) -> Path | None:
+    """Return a checkout of nanoGPT: the folder given, otherwise our clone, made now if it is missing.
 
-    ValueError if the text is another.
+    Returns None if there is no network. Raises ValueError if the folder given is not a checkout.
+    """
+    if given is not None:
+        if not (Path(given) / "model.py").is_file():
+            raise ValueError(f"{given} is not a checkout of {NANOGPT}: it has no model.py.")
+        return Path(given)
+
+    target = rivals / f"nanoGPT-{NANOGPT_COMMIT[:7]}"
+    return target if target.is_dir() else clone(NANOGPT, NANOGPT_COMMIT, target)
+
+
+def tinyshakespeare(given: str | Path | None = None, rivals: Path = RIVALS) -> str | None:
+    """Return nanoGPT's text (1,115,394 characters): from the file given, otherwise our copy, downloaded if missing.
+
+    Returns None if there is no network. Raises ValueError if the text is a different one.
     """
     path = Path(given) if given is not None else rivals / "tinyshakespeare.txt"
     if given is not None or path.is_file():
         raw = path.read_bytes()
     else:
         try:
-            with urllib.request.urlopen(TINYSHAKESPEARE, timeout=60) as answer:
+            with urllib.request.urlopen(TINYSHAKESPEARE, timeout=PATIENCE) as answer:
                 raw = answer.read()
         except (OSError, http.client.HTTPException):
             return None
+
     if hashlib.sha256(raw).hexdigest() != TINYSHAKESPEARE_SHA256:
         raise ValueError(f"{path} is not the text of {TINYSHAKESPEARE} (its checksum differs).")
+    text = raw.decode("utf-8")
     if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.with_suffix(".part").write_bytes(raw)
-        path.with_suffix(".part").replace(path)
-    return raw.decode("utf-8")
+        paths.write_atomic(path, text)
+    return text
 
 
 if __name__ == "__main__":

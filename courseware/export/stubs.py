@@ -99,7 +99,9 @@ def targets(modules: Mapping[str, ModuleType], public: Mapping[str, Sequence[str
                 continue
 
             is_own = thing.__module__ == module_name
-            is_built = not issubclass(thing, enum.Enum) and not getattr(thing, "_is_protocol", False)
+            is_built = not issubclass(thing, enum.Enum) and not getattr(
+                thing, "_is_protocol", False
+            )
             if is_own and is_built:  # nobody constructs an Enum or a Protocol
                 found.append(Target(name, module_name, name, None))
             if is_own:
