@@ -368,8 +368,9 @@ from courseware.runs import bands
 bands.run_seeds = lambda work, seeds, workers=1: map(work, range(seeds))
 """
 _LITTLE_TEXT = """
-vocab_size, parts = m._shakespeare()
-m._shakespeare = lambda: (vocab_size, tuple(part[:5000] for part in parts))
+from minigpt_lib import data
+text = data.load_text()[:50_000]
+data.load_text = lambda: text
 """
 _SHORT_TRAINING = """
 full = m.training_config
@@ -397,11 +398,15 @@ m.MEGABYTES = 8
 _TINY_COURSE = """
 import functools
 sys.path.insert(0, "tests")
-import test_course
-m.FULL = test_course.TINY
+import tiny_course
+m.FULL = tiny_course.TINY
 m.course.SAMPLES = 1
-m.course.make_pairs = test_course.pairs_of
-m.course.run = functools.partial(m.course.run, n=test_course.QUESTIONS)
+m.course.run = functools.partial(m.course.run, n=tiny_course.QUESTIONS)
+
+def pairs(model, chat, prompts, judge, **options):  # such a model has no complete answers of its own
+    good, bad = ([{"role": "assistant", "content": text}] for text in ("Yes.", "Well, let me see."))
+    return [{"prompt": prompt, "chosen": good, "rejected": bad} for prompt in prompts], {}
+m.course.make_pairs = pairs
 """
 
 
@@ -888,6 +893,13 @@ def test_every_address_of_the_repository_is_that_of_the_book():
     for name in (*DOCUMENTS, "CITATION.cff"):
         for found in re.findall(r"https://github\.com/[\w.-]+/minigpt-from-scratch", read(name)):
             assert found == url, name
+
+
+def test_text_has_the_same_line_ends_everywhere():
+    lines = read(".gitattributes").splitlines()
+    assert "* text=auto eol=lf" in lines and "*.ipynb text eol=lf" in lines
+    for name in DOCUMENTS:
+        assert b"\r" not in (ROOT / name).read_bytes()
 
 
 # ---------------------------------------------------------------- what the documents promise
