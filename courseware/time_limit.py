@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import sys
 from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+AGAIN = 0.2  # seconds after which code that swallowed a TooLong gets another
+_OURS = (str(Path(__file__).parent), contextlib.__file__)
 
 
 class TooLong(BaseException):
@@ -13,23 +20,55 @@ class TooLong(BaseException):
 
 @contextlib.contextmanager
 def time_limit(seconds: float | None) -> Iterator[None]:
-    """Raise TooLong after `seconds`, where the system has timers and this is the main thread."""
+    """Raise TooLong after `seconds`, where the system has timers and this is the main thread.
 
-    def stop(*_: object) -> None:
+    A loop around a bare `except:` swallows it. From then on it is raised at every line of the stopped code, also
+    at the lines of the handler itself, until the code is left.
+    """
+    over = False
+    swallowed = False
+
+    def at_every_line(frame: FrameType, event: str, argument: Any) -> Any:
+        if over or _ours(frame):
+            return None
+        if event == "line":
+            raise TooLong
+        return at_every_line
+
+    def stop(signum: int, frame: FrameType | None) -> None:
+        nonlocal swallowed
+
+        if over or swallowed and _ours(frame):  # the stopped code has been left already
+            return
+
+        if swallowed:
+            sys.settrace(at_every_line)
+            while frame is not None and not _ours(frame):
+                frame.f_trace = at_every_line
+                frame = frame.f_back
+
+        swallowed = True
         raise TooLong
 
+    previous: Any = None
+    try:
+        previous = signal.signal(signal.SIGALRM, stop) if seconds else None
+    except (AttributeError, ValueError):  # Windows; not in the main thread
+        seconds = None
     if not seconds:
         yield
         return
-    try:
-        previous = signal.signal(signal.SIGALRM, stop)
-    except (AttributeError, ValueError):  # Windows; not in the main thread
-        yield
-        return
 
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    tracer = sys.gettrace()
     try:
+        signal.setitimer(signal.ITIMER_REAL, seconds, AGAIN)
         yield
     finally:
+        over = True
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, previous)
+        sys.settrace(tracer)
+
+
+def _ours(frame: FrameType | None) -> bool:
+    return frame is None or frame.f_code.co_filename.startswith(_OURS)

@@ -1,4 +1,4 @@
-"""A headless Chromium for the tests: found on this computer, never downloaded."""
+"""A headless Chromium for the tests: one that is installed, never a download."""
 
 from __future__ import annotations
 
@@ -26,18 +26,20 @@ _FLAGS = [
 
 
 def executable() -> str | None:
-    """Return the path of an installed Chromium: $CHROMIUM, or the first of the usual names."""
+    """Return the path of an installed Chromium: $CHROMIUM, or the first usual name that exists."""
     candidates = [os.environ.get("CHROMIUM"), *map(shutil.which, _NAMES), _MAC]
+
     return next((path for path in candidates if path and Path(path).exists()), None)
 
 
 @contextlib.contextmanager
 def launched() -> Iterator[Any]:
-    """Yield a running browser; skip the test, with the reason, where there is none."""
+    """Yield a running browser, or skip the test and say why."""
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     path = executable()
     if path is None:
         pytest.skip("no Chromium found: install one, or set CHROMIUM to its path")
+
     with playwright.sync_playwright() as engine:
         browser = engine.chromium.launch(executable_path=path, args=_FLAGS)
         try:
@@ -48,12 +50,14 @@ def launched() -> Iterator[Any]:
 
 @contextlib.contextmanager
 def served(folder: Path) -> Iterator[str]:
-    """Serve `folder` on this computer and yield the address of its root."""
-    from courseware import site
+    """Serve `folder` on localhost and yield the address of its root."""
+    from courseware.site import site
 
     with site.serve(folder) as server:
         thread = Thread(target=server.serve_forever, daemon=True)
         thread.start()
+
         yield f"http://127.0.0.1:{server.server_port}/"
+
         server.shutdown()
         thread.join()

@@ -1,9 +1,11 @@
 """Chapter 16: conversations that stay whole, the command in a terminal, attention, faults, the chat and its twin."""
 
 import contextlib
+import io
 import json
 import os
 import select
+import signal
 import subprocess
 import sys
 import time
@@ -12,11 +14,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tools import in_node, judged, survives
+from tools import in_node, survives
 from torch.nn import functional as F
 
-from courseware import explorer_assistant as explorer
-from courseware import paths, people
+from courseware import paths
+from courseware.material import people
+from courseware.widgets import chat_replay as explorer
 from minigpt_lib import assistant as module
 from minigpt_lib.assistant import (
     SYSTEM,
@@ -29,6 +32,7 @@ from minigpt_lib.assistant import (
 from minigpt_lib.bpe import BPETokenizer
 from minigpt_lib.model import GPTConfig, MiniGPT
 from minigpt_lib.sft import ChatTokenizer, fault_of
+from minigpt_lib.training import on_interrupt
 
 BYTES = BPETokenizer({bytes([b]): b for b in range(256)}, {"<|endoftext|>": 256})
 CHAT = ChatTokenizer(BYTES)
@@ -267,9 +271,9 @@ FAULTS = [
     ('c == "\\n" or unicodedata.category(c)[0] != "C"', "True"),
     ('assistant.system(text or None)', "assistant.system(text)"),
     ("if unread and not before:", "if unread:"),
-    ('        folder = options.pop("model")\n', '        folder = options.pop("model") or Path("there")\n'),
+    ('    folder = options.pop("model")\n', '    folder = options.pop("model") or Path("there")\n'),
     ('for name in ("temperature", "top_k"', 'for name in ("top_k"'),
-    ("            self.messages += [question, {", "            self.messages.append(question); self.messages += [{"),
+    ("self.messages += [question, reply]", "self.messages.append(question); self.messages += [reply]"),
     ('if not messages or messages[-1]["role"] != "user":', "if not messages:"),
     ("type(seed) is not int or not -(2**63) <= seed < 2**63", "not isinstance(seed, int)"),
     ("if type(number) in (int, float) and number < 2**63:", "if type(number) in (int, float):"),
@@ -303,8 +307,10 @@ FAULTS = [
     ("path = Path(text).expanduser()", "path = Path(text)"),
     ('    except RuntimeError:\n        raise ValueError(f"{text}: there',
      '    except ZeroDivisionError:\n        raise ValueError(f"{text}: there'),
-    ('        sys.stdout.reconfigure(errors="replace")\n', ""),
-    ('        sys.stdin.reconfigure(errors="replace")', "        pass"),
+    ("streams: Iterable[Any] = (sys.stdin, sys.stdout)", "streams: Iterable[Any] = (sys.stdin,)"),
+    ("streams: Iterable[Any] = (sys.stdin, sys.stdout)", "streams: Iterable[Any] = (sys.stdout,)"),
+    ("            ctrl_c.check()\n", ""),
+    ("with on_interrupt(ctrl_c):", "with contextlib.nullcontext():"),
     ("if sys.stdin is None or sys.stdout is None:", "if sys.stdin is None:"),
     ("if sys.stdin is None or sys.stdout is None:", "if sys.stdout is None:"),
     ('line.rstrip() == "/quit"', 'line.strip() == "/quit"'),
@@ -417,25 +423,29 @@ def test_errors_are_a_line(tmp_path):
 
 
 class Terminal:
-    """The command in a pseudo-terminal: type, wait for words."""
+    """The command in a pseudo-terminal: type, wait for words.
 
-    def __init__(self, *argv):
+    ctrl_c: what the command inherits as the reaction to Ctrl-C; `command &` in a shell's script leaves SIG_IGN.
+    """
+
+    def __init__(self, *argv, ctrl_c):
         import pty
 
         self.master, slave = pty.openpty()
         self.process = subprocess.Popen(
             [*COMMAND, *argv], cwd=paths.ROOT, stdin=slave, stdout=slave, stderr=slave,
-            start_new_session=True, preexec_fn=self._control, env=os.environ | {"TERM": "dumb"},
+            start_new_session=True, preexec_fn=lambda: self._control(ctrl_c), env=os.environ | {"TERM": "dumb"},
         )  # fmt: skip
         os.close(slave)
         self.seen, self.at = "", 0
 
     @staticmethod
-    def _control():
+    def _control(ctrl_c):
         import fcntl
         import termios
 
         fcntl.ioctl(0, termios.TIOCSCTTY, 0)  # so that Ctrl-C reaches it
+        signal.signal(signal.SIGINT, ctrl_c)
 
     def wait_for(self, words, seconds=300):
         """Read on until the words have come, after the last words that were waited for."""
@@ -463,10 +473,11 @@ class Terminal:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="pseudo-terminals are POSIX")
-def test_the_command_in_a_terminal_survives_ctrl_c(folder, tmp_path):
+@pytest.mark.parametrize("ctrl_c", [signal.SIG_DFL, signal.SIG_IGN], ids=["usual", "switched off"])
+def test_the_command_in_a_terminal_survives_ctrl_c(folder, tmp_path, ctrl_c):
     file = tmp_path / "talk.json"
     options = ("--strategy", "greedy", "--max-new-tokens", "4000")
-    terminal = Terminal("--model", str(folder), *options)
+    terminal = Terminal("--model", str(folder), *options, ctrl_c=ctrl_c)
     try:
         terminal.wait_for("you> ")
         terminal.type("Go on\n")
@@ -488,6 +499,41 @@ def test_the_command_in_a_terminal_survives_ctrl_c(folder, tmp_path):
     system, question, answer = json.loads(file.read_text("utf-8"))["messages"]
     assert question == user("Go on") and set(answer["content"]) == {"a"}
     assert 4 <= len(answer["content"]) < 4000
+
+
+class Nervous(io.StringIO):
+    """Standard output of a user who presses Ctrl-C again while the first press is answered."""
+
+    def write(self, text):
+        if "(broken off)" in text or "(/quit ends)" in text:
+            signal.raise_signal(signal.SIGINT)
+        return super().write(text)
+
+
+def test_pressing_twice_does_not_end_the_conversation(monkeypatch):
+    assistant, ctrl_c = Assistant(tiny(), CHAT), module._CtrlC()
+    lines, interrupted = iter(["One", "Ctrl-C", "Two"]), iter([True, False])
+
+    def typed(prompt):
+        line = next(lines, None)
+        if line is None:
+            raise EOFError
+        if line == "Ctrl-C":
+            signal.raise_signal(signal.SIGINT)
+        return line
+
+    def stream(prompt, **_):
+        yield "Yes"
+        if next(interrupted):
+            signal.raise_signal(signal.SIGINT)
+        yield " indeed"
+
+    assistant.writer.stream = stream
+    monkeypatch.setattr("builtins.input", typed)
+    with on_interrupt(ctrl_c), contextlib.redirect_stdout(Nervous()) as shown:
+        module._converse(assistant, ctrl_c)
+    assert shown.getvalue() == "MiniGPT> Yes (broken off)\n\n(/quit ends)\nMiniGPT> Yes indeed\n"
+    assert [m["content"] for m in assistant.messages[1:]] == ["One", "Yes", "Two", "Yes indeed"]
 
 
 def test_the_command_finds_the_courses_model(tmp_path, monkeypatch, capsys):
@@ -610,114 +656,3 @@ def test_the_twin_says_and_shades_as_the_widget(talks):
                 assert (
                     tint == our_tint or abs(float(tint) - float(our_tint)) < 0.011
                 )  # a half rounds otherwise
-
-
-# --- exercises, answered in another style ---
-
-
-def turns_by_slices(system, turns, new, room):
-    fits = [n for n in range(len(turns) + 1) if system + new + sum(turns[len(turns) - n :]) <= room]
-    return max(fits, default=None)
-
-
-def prompt_by_comprehension(system, history, text):
-    said = [line for turn in history for line in turn] + [text]
-    roles = ["user", "assistant"] * len(said)
-    turns = [{"content": line, "role": role} for role, line in zip(roles, said)]
-    return [{"role": "system", "content": system}] * (system is not None) + turns
-
-
-def remember_with_except(pieces, note):
-    text = ""
-    try:
-        for piece in pieces:
-            text = text + piece
-            yield piece
-    except BaseException:
-        text and note(text)
-        raise
-    if text:
-        note(text)
-
-
-def remember_without_echo(pieces, note):
-    text = ""
-    try:
-        for piece in pieces:
-            if not text.endswith(piece):
-                text += piece
-            yield piece
-    finally:
-        if text:
-            note(text)
-
-
-class RememberAsClass:
-    """An iterator with a close of its own."""
-
-    def __init__(self, pieces, note):
-        self.going = remember_with_except(pieces, note)
-
-    def __iter__(self):
-        return self
-
-    def __next__(self):
-        return next(self.going)
-
-    def close(self):
-        self.going.close()
-
-
-def attention_in_loops(weights, start):
-    L, H, T, _ = weights.shape
-    rows = torch.zeros(T - start, T)
-    for layer in range(L):
-        for head in range(H):
-            rows += weights[layer, head, start - 1 : T - 1] / (L * H)
-    return rows
-
-
-def render_by_sum(messages, encode):
-    start, end = encode("<|im_start|>", True), encode("<|im_end|>", True)
-    turns = [
-        start
-        + encode(f"{m['role']}\n", False)
-        + encode(m["content"], False)
-        + end
-        + encode("\n", False)
-        for m in messages
-    ]
-    return sum(turns, []) + start + encode("assistant\n", False)
-
-
-ANSWERS = [
-    ("keep_turns", turns_by_slices, ""),
-    ("keep_turns", lambda s, t, n, room: turns_by_slices(s, t, n, room) or None, "returned None"),
-    ("keep_turns", lambda s, t, n, room: turns_by_slices(s, t[-9:], n, room), "wrong value"),
-    ("keep_turns", lambda s, t, n, room: turns_by_slices(s, t, n, room - 1), "wrong value"),
-    ("next_prompt", prompt_by_comprehension, ""),
-    ("next_prompt", lambda s, h, t: prompt_by_comprehension(s, h, t + " "), "wrong value"),
-    ("next_prompt", lambda s, h, t: prompt_by_comprehension(s, dict(h).items(), t), "questions as keys"),
-    ("next_prompt", lambda s, h, t: prompt_by_comprehension(s, dict.fromkeys(h), t), "the same turn only once"),
-    ("next_prompt", lambda s, h, t: prompt_by_comprehension(s, h, t.strip()), "blanks cut off the question"),
-    ("next_prompt", lambda s, h, t: prompt_by_comprehension(s or "", h, t), "an empty system message"),
-    ("next_prompt", lambda s, h, t: tuple(prompt_by_comprehension(s, h[-2:], t)), "wrong length"),
-    ("remember", remember_with_except, ""),
-    ("remember", RememberAsClass, ""),
-    ("remember", lambda pieces, note: remember_with_except(pieces, lambda t: note(t.strip())), "blanks cut off"),
-    ("remember", lambda pieces, note: remember_with_except(pieces, lambda t: note(t.rstrip())), "wrong value"),
-    ("remember", remember_without_echo, "repeated pieces are lost"),
-    ("remember", lambda pieces, note: iter(remember_with_except(list(pieces), note)), "wrong value"),
-    ("answer_attention", attention_in_loops, ""),
-    ("answer_attention", lambda w, start: w.flatten(0, 1).mean(0)[start - 1 : w.shape[-1] - 1], ""),
-    ("answer_attention", lambda w, start: w[:, :, start - 1 : -1].median(0).values.mean(0), "wrong value"),
-    ("answer_attention", lambda w, start: w[:, 0, start - 1 : -1].mean(0), "wrong value"),
-    ("render_safely", render_by_sum, ""),
-    ("render_safely", lambda m, encode: render_by_sum(m[-3:], encode), "wrong length"),
-    ("render_safely", lambda m, e: render_by_sum(m, e)[:-1], "wrong length"),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(("name", "answer", "diagnosis"), ANSWERS)
-def test_answers_in_another_style(name, answer, diagnosis):
-    judged(name, answer, diagnosis)

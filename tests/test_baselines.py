@@ -1,4 +1,6 @@
-"""Chapter 04: the loss against PyTorch's on any input, the counted table's optimum, the models' refusals."""
+"""Chapter 04: the loss agrees with PyTorch's, counted bigrams are optimal, and invalid input is refused."""
+
+from __future__ import annotations
 
 import math
 
@@ -6,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tools import unshifted
 from torch.nn import functional as F
 
 from minigpt_lib.baselines import (
@@ -19,18 +22,21 @@ from minigpt_lib.baselines import (
     train_baseline,
 )
 from minigpt_lib.char_tokenizer import CharTokenizer
-from minigpt_lib.data import get_batch, load_text, train_val_split
+from minigpt_lib.data import load_text, train_val_split
 
 
 @settings(max_examples=150, deadline=None)
 @given(st.integers(1, 20), st.integers(1, 30), st.floats(0.0, 1e4), st.integers(0, 2**32))
-def test_cross_entropy_and_its_gradient_equal_pytorchs(n, vocab_size, scale, seed):
+def test_cross_entropy_and_its_gradient_agree_with_pytorch(n, vocab_size, scale, seed):
     generator = torch.Generator().manual_seed(seed)
     logits = torch.randn(n, vocab_size, generator=generator, dtype=torch.float64) * scale
     logits.requires_grad_()
     targets = torch.randint(vocab_size, (n,), generator=generator)
     targets[1:][torch.rand(n - 1, generator=generator) < 0.3] = -100
-    ours, theirs = cross_entropy(logits, targets), F.cross_entropy(logits, targets)
+
+    ours = cross_entropy(logits, targets)
+    theirs = F.cross_entropy(logits, targets)
+
     torch.testing.assert_close(ours, theirs)
     torch.testing.assert_close(
         torch.autograd.grad(ours, logits)[0], torch.autograd.grad(theirs, logits)[0]
@@ -38,22 +44,29 @@ def test_cross_entropy_and_its_gradient_equal_pytorchs(n, vocab_size, scale, see
 
 
 @pytest.mark.parametrize("dtype, tolerance", [(torch.float32, 1e-6), (torch.bfloat16, 2e-2)])
-def test_huge_logits_stay_finite_in_short_floats(dtype, tolerance):
+def test_huge_logits_give_a_finite_loss(dtype, tolerance):
     logits = torch.tensor([[1e4, 1e4, 0.0], [-1e4, 0.0, -3e38]], dtype=dtype)
+
     loss = cross_entropy(logits, torch.tensor([0, 1]))
+
     assert abs(float(loss) - math.log(2) / 2) < tolerance
 
 
-def test_a_forbidden_token_may_have_minus_infinity():
+def test_a_logit_of_minus_infinity_forbids_a_token():
     logits = torch.tensor([[0.0, -math.inf, 0.0]], requires_grad=True)
-    loss = cross_entropy(logits, torch.tensor([2]))
-    assert float(loss.detach()) == pytest.approx(math.log(2))
-    assert torch.isfinite(torch.autograd.grad(loss, logits)[0]).all()
-    assert float(cross_entropy(logits.detach(), torch.tensor([1]))) == math.inf
+
+    allowed = cross_entropy(logits, torch.tensor([2]))
+    forbidden = cross_entropy(logits.detach(), torch.tensor([1]))
+
+    assert float(allowed.detach()) == pytest.approx(math.log(2))
+    assert torch.isfinite(torch.autograd.grad(allowed, logits)[0]).all()
+    assert float(forbidden) == math.inf
 
 
-def test_another_ignored_value_can_be_chosen():
-    logits, targets = torch.randn(4, 5), torch.tensor([0, 1, 0, 2])
+def test_the_ignored_target_can_be_chosen():
+    logits = torch.randn(4, 5)
+    targets = torch.tensor([0, 1, 0, 2])
+
     expected = F.cross_entropy(logits, targets, ignore_index=0)
     torch.testing.assert_close(cross_entropy(logits, targets, ignore_index=0), expected)
 
@@ -70,36 +83,42 @@ def test_another_ignored_value_can_be_chosen():
         (torch.zeros(0, 4), torch.zeros(0).long(), "every one of the 0 targets"),
     ],
 )
-def test_what_cannot_be_a_loss_is_refused(logits, targets, message):
+def test_invalid_logits_and_targets_are_refused(logits, targets, message):
     with pytest.raises(ValueError, match=message):
         cross_entropy(logits, targets)
 
 
-def test_the_currencies_agree():
+def test_loss_perplexity_and_bits_per_char_agree():
     assert perplexity(math.log(70)) == pytest.approx(70)
     assert 2 ** bits_per_char(2.49) == pytest.approx(perplexity(2.49))
     assert bits_per_char(4.0, chars_per_token=4) == pytest.approx(bits_per_char(1.0))
-    for wrong in (0, -1, float("nan")):
-        with pytest.raises(ValueError, match="positive"):
-            bits_per_char(1.0, wrong)
+
+
+@pytest.mark.parametrize("wrong", [0, -1, float("nan")])
+def test_an_invalid_number_of_characters_per_token_is_refused(wrong):
+    with pytest.raises(ValueError, match="positive"):
+        bits_per_char(1.0, wrong)
 
 
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.integers(0, 5), min_size=2, max_size=100), st.integers(0, 2**32))
-def test_no_table_beats_the_counted_one_on_its_own_text(ids, seed):
+def test_no_table_beats_the_counted_bigrams_on_their_own_text(ids, seed):
     stream = torch.tensor(ids)
     best = BigramLM.from_counts(stream, 6, alpha=0)
-    torch.testing.assert_close(best.table.exp().sum(dim=1), torch.ones(6))
     other = BigramLM(6)
     noise = torch.randn(6, 6, generator=torch.Generator().manual_seed(seed))
     other.table.data = best.table.data.clamp(min=-20) + noise
-    x, y = stream[None, :-1], stream[None, 1:]
+
+    x = stream[None, :-1]
+    y = stream[None, 1:]
     assert best(x, y)[1].item() <= other(x, y)[1].item() + 1e-5
+    torch.testing.assert_close(best.table.exp().sum(dim=1), torch.ones(6))
 
 
-def test_training_from_nothing_arrives_at_the_counts():
+def test_training_converges_to_the_counted_bigrams():
     stream = torch.randint(4, (2000,), generator=torch.Generator().manual_seed(0))
-    model, counted = BigramLM(4), BigramLM.from_counts(stream, 4, alpha=0)
+    counted = BigramLM.from_counts(stream, 4, alpha=0)
+    model = BigramLM(4)
     optimizer = torch.optim.LBFGS(model.parameters(), max_iter=100)
 
     def closure():
@@ -109,86 +128,102 @@ def test_training_from_nothing_arrives_at_the_counts():
         return loss
 
     optimizer.step(closure)
+
     torch.testing.assert_close(model.table.softmax(1), counted.table.exp(), atol=1e-3, rtol=0)
 
 
 @pytest.mark.parametrize(
     "ids, alpha", [([], 1), ([0], 1), ([0, 3], 1), ([-1, 0], 1), ([0, 1], -0.5)]
 )
-def test_counts_that_make_no_sense_are_refused(ids, alpha):
+def test_bigrams_of_invalid_ids_or_a_negative_alpha_are_refused(ids, alpha):
     with pytest.raises(ValueError, match="at least 2 ids from 0 to 2"):
         BigramLM.from_counts(ids, 3, alpha)
 
 
 @pytest.mark.parametrize("context", [1, 2, 5, 12])
-def test_an_mlp_sees_its_context_and_no_more(context):
+def test_an_mlp_depends_on_exactly_its_context(context):
     torch.manual_seed(0)
-    model, ids = MLPLM(9, 4, 8, context), torch.randint(9, (1, 10))
+    model = MLPLM(9, 4, 8, context)
+    ids = torch.randint(9, (1, 10))
     inputs = model.embedding(ids).detach().requires_grad_()
     model.embedding.forward = lambda _: inputs
+
     for t in range(10):
-        gradient = torch.autograd.grad(model(ids)[0][0, t].sum(), inputs)[0][0].abs().sum(dim=1)
-        assert [s for s in range(10) if gradient[s] > 0] == list(
-            range(max(0, t - context + 1), t + 1)
-        )
+        (gradient,) = torch.autograd.grad(model(ids)[0][0, t].sum(), inputs)
+        influence = gradient[0].abs().sum(dim=1)
+        influential = [s for s in range(10) if influence[s] > 0]
+        assert influential == list(range(max(0, t - context + 1), t + 1))
 
 
-def test_a_bigram_mlp_can_never_beat_the_table_on_its_own_text():
-    stream = torch.tensor(CharTokenizer.from_text(load_text()).encode(load_text()[:20_000]))
+def test_a_bigram_mlp_cannot_beat_the_counted_bigrams_on_their_own_text():
+    text = load_text()
+    stream = torch.tensor(CharTokenizer.from_text(text).encode(text[:20_000]))
     floor = evaluate_loss(BigramLM.from_counts(stream, 70, alpha=0), stream)
+
     torch.manual_seed(0)
     model = MLPLM(70)
     train_baseline(model, stream, stream, steps=150, eval_every=150)
+
     assert floor <= evaluate_loss(model, stream) < floor + 0.2
 
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(2, 200), st.integers(1, 250), st.integers(1, 5))
-def test_the_measured_loss_does_not_depend_on_the_blocks(length, block_size, batch_size):
+def test_the_measured_loss_does_not_depend_on_block_size_and_batch_size(
+    length, block_size, batch_size
+):
     stream = torch.randint(5, (length,), generator=torch.Generator().manual_seed(length))
     model = BigramLM.from_counts(stream, 5)
     expected = model(stream[None, :-1], stream[None, 1:])[1].item()
+
     found = evaluate_loss(model, stream, block_size, batch_size)
+
     assert found == pytest.approx(expected, abs=1e-5)
 
 
-def test_one_token_has_no_loss():
+def test_the_loss_of_a_single_token_is_refused():
     with pytest.raises(ValueError, match="1 tokens are too few"):
         evaluate_loss(BigramLM(3), torch.tensor([1]))
 
 
-def test_training_leaves_the_global_random_numbers_alone():
-    """The seed given decides the batches, so what was drawn before cannot change a run."""
+def test_the_batches_depend_on_the_seed_and_not_on_the_global_random_state():
     stream = torch.arange(300) % 7
-    runs = []
-    for noise in (0, 5):
+
+    histories = []
+    for drawn_before in (0, 5):
         model = BigramLM(7)
-        torch.rand(noise)
-        runs.append(
-            train_baseline(model, stream, stream[:100], block_size=8, steps=6, eval_every=2)
-        )
-        assert len(runs[-1]) == 3
-    assert runs[0] == runs[1]
+        torch.rand(drawn_before)
+        history = train_baseline(model, stream, stream[:100], block_size=8, steps=6, eval_every=2)
+        histories.append(history)
+
+    assert len(histories[0]) == 3
+    assert histories[0] == histories[1]
 
 
-def test_generate_extends_every_row_and_keeps_the_prompt():
-    model = BigramLM.from_counts([0, 1, 2, 0], 3, alpha=0)
+@pytest.fixture
+def counting_model():
+    """Return a model that knows only that 1 follows 0, 2 follows 1 and 0 follows 2."""
+    return BigramLM.from_counts([0, 1, 2, 0], 3, alpha=0)
+
+
+def test_generate_continues_every_row_and_keeps_the_prompt(counting_model):
     prompt = torch.tensor([[0, 1], [1, 2]])
-    ids = generate(model, prompt, 3)
-    assert ids.tolist() == [[0, 1, 2, 0, 1], [1, 2, 0, 1, 2]]
-    assert torch.equal(generate(model, prompt, 0), prompt)
-    for wrong in (torch.tensor([0, 1]), torch.zeros(1, 0, dtype=torch.int64)):
-        with pytest.raises(ValueError, match="at least one token"):
-            generate(model, wrong, 1)
+
+    assert generate(counting_model, prompt, 3).tolist() == [[0, 1, 2, 0, 1], [1, 2, 0, 1, 2]]
+    assert torch.equal(generate(counting_model, prompt, 0), prompt)
 
 
-def test_the_missing_shift_of_chapter_03_is_seen_in_both_losses():
+@pytest.mark.parametrize("prompt", [torch.tensor([0, 1]), torch.zeros(1, 0, dtype=torch.int64)])
+def test_generate_refuses_a_prompt_without_tokens_or_rows(counting_model, prompt):
+    with pytest.raises(ValueError, match="at least one token"):
+        generate(counting_model, prompt, 1)
+
+
+def test_targets_without_a_shift_show_in_both_losses():
     train, valid = train_val_split(torch.arange(4000) * 17 % 11)
-
-    def unshifted(tokens, batch_size, block_size, generator):
-        x, _ = get_batch(tokens, batch_size, block_size, generator)
-        return x, x
 
     torch.manual_seed(0)
     last = train_baseline(MLPLM(11), train, valid, steps=60, eval_every=60, draw=unshifted)[-1]
-    assert last["train_loss"] < 0.5 and last["val_loss"] > math.log(11)
+
+    assert last["train_loss"] < 0.5
+    assert last["val_loss"] > math.log(11)

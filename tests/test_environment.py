@@ -1,4 +1,4 @@
-"""The set-up script and the report on the computer."""
+"""The set-up script, the report on this computer, and the command lines."""
 
 from __future__ import annotations
 
@@ -11,115 +11,154 @@ from types import SimpleNamespace
 
 import pytest
 
-from courseware import environment, paths, progress
+from courseware import dashboard, paths
+from courseware.setup import doctor
 
 
 @pytest.fixture
 def setup_env(monkeypatch, tmp_path):
     """Load the set-up script as a module whose root is a temporary folder."""
     spec = importlib.util.spec_from_file_location(
-        "setup_env", paths.CODE / "courseware/setup_env.py"
+        "setup_env", paths.CODE / "courseware" / "setup" / "environment.py"
     )
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+
     for name in ("requirements.txt", "requirements-dev.txt", "requirements.lock"):
-        (tmp_path / name).write_text((paths.CODE / name).read_text())
+        shutil.copy(paths.CODE / name, tmp_path)
     monkeypatch.setattr(module, "ROOT", tmp_path)
     monkeypatch.setattr(module, "VENV", tmp_path / ".venv")
     return module
 
 
-def test_second_set_up_does_nothing_until_the_requirements_change(setup_env, tmp_path):
-    assert not setup_env.up_to_date(dev=False)
+@pytest.fixture
+def set_up(setup_env):
+    """Return a function that pretends to have set up the learner's environment or the developer's."""
     setup_env.venv_python().parent.mkdir(parents=True)
     setup_env.venv_python().touch()
+
+    def pretend(dev):
+        setup_env.stamp(dev).write_text(setup_env.fingerprint(dev), encoding="utf-8")
+
+    return pretend
+
+
+def test_an_environment_without_python_is_not_up_to_date(setup_env):
     assert not setup_env.up_to_date(dev=False)
-    (tmp_path / ".venv/.set-up").write_text(setup_env.fingerprint(False))
-    assert setup_env.up_to_date(dev=False) and not setup_env.up_to_date(dev=True)
-    (tmp_path / ".venv/.set-up-dev").write_text(setup_env.fingerprint(True))
+
+
+def test_an_environment_is_up_to_date_after_its_set_up(setup_env, set_up):
+    assert not setup_env.up_to_date(dev=False)
+
+    set_up(dev=False)
+    assert setup_env.up_to_date(dev=False)
+    assert not setup_env.up_to_date(dev=True)
+
+    set_up(dev=True)
     assert setup_env.up_to_date(dev=True)
-    (tmp_path / "requirements.txt").write_text("torch\n")
-    assert not setup_env.up_to_date(dev=False) and not setup_env.up_to_date(dev=True)
 
 
-def test_the_tests_environment_serves_the_learner(setup_env, tmp_path):
-    setup_env.venv_python().parent.mkdir(parents=True)
-    setup_env.venv_python().touch()
-    (tmp_path / ".venv/.set-up-dev").write_text(setup_env.fingerprint(True))
+def test_an_environment_is_out_of_date_when_the_requirements_change(setup_env, set_up, tmp_path):
+    set_up(dev=False)
+    set_up(dev=True)
+
+    (tmp_path / "requirements.txt").write_text("torch\n", encoding="utf-8")
+
+    assert not setup_env.up_to_date(dev=False)
+    assert not setup_env.up_to_date(dev=True)
+
+
+def test_the_developers_environment_is_good_enough_for_a_learner(setup_env, set_up):
+    set_up(dev=True)
+
     assert setup_env.up_to_date(dev=False)
 
 
-def test_an_old_python_is_told_what_to_do(setup_env, monkeypatch):
+def test_an_old_python_is_refused_with_advice(setup_env, monkeypatch):
     monkeypatch.setattr(setup_env.sys, "version_info", (3, 9, 1))
     monkeypatch.setattr(setup_env.shutil, "which", lambda name: None)
+
     with pytest.raises(SystemExit, match="needs Python 3.11, 3.12 or 3.13; this is 3.9.1"):
         setup_env.find_python()
 
 
-def test_a_failed_install_says_what_to_do(setup_env):
+def test_a_failed_installation_ends_with_advice(setup_env):
     with pytest.raises(SystemExit, match="run the same command again"):
         setup_env.run([sys.executable, "-c", "raise SystemExit(1)"])
 
 
+def test_jupyterlab_does_not_ask_for_news(setup_env, tmp_path):
+    setup_env.keep_jupyterlab_quiet()
+
+    file = tmp_path / ".venv" / "etc" / "jupyter" / "labconfig" / "page_config.json"
+    config = json.loads(file.read_text(encoding="utf-8"))
+    assert config["disabledExtensions"]["@jupyterlab/apputils-extension:announcements"] is True
+
+
 def test_the_report_finds_this_computer_ready():
-    report = environment.report()
+    report = doctor.report()
+
     assert report.ready, report
-    assert "torch 2" in repr(report) and "<table>" in report._repr_html_()
+    assert "torch 2" in repr(report)
+    assert "<table>" in report._repr_html_()
 
 
-def test_the_report_gives_advice(monkeypatch):
-    monkeypatch.setattr(environment.sys, "version_info", (3, 9, 1))
-    monkeypatch.setattr(environment.shutil, "disk_usage", lambda _: SimpleNamespace(free=10**6))
-    monkeypatch.setattr(environment, "PACKAGES", ("no-such-package",))
-    report = environment.report()
+def test_the_report_gives_advice_where_something_is_missing(monkeypatch):
+    monkeypatch.setattr(doctor.sys, "version_info", (3, 9, 1))
+    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda _: SimpleNamespace(free=10**6))
+    monkeypatch.setattr(doctor, "PACKAGES", ("no-such-package",))
+
+    report = doctor.report()
+
     assert not report.ready
     for words in ("make lab PYTHON=", "not installed", "MINIGPT_DATA"):
-        assert words in repr(report) and words in report._repr_html_()
+        assert words in repr(report)
+        assert words in report._repr_html_()
 
 
-def test_progress_lists_every_chapter():
-    text = progress.summary()
-    assert "01  Characters" in text and "00  Start here" in text
+def test_progress_lists_the_chapters():
+    text = dashboard.summary()
+
+    assert "00  Start here" in text
+    assert "01  Characters" in text
 
 
-@pytest.mark.parametrize("command", [["--help"], ["progress"], ["verify"], ["doctor"]])
-def test_the_command_line(command):
-    done = subprocess.run(
-        [sys.executable, "-m", "courseware", *command],
-        cwd=paths.ROOT,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0 and len(done.stdout) > 20, done.stderr
+# ---------------------------------------------------------------- command lines
 
 
-def test_the_command_line_says_what_it_cannot_do():
-    done = subprocess.run(
-        [sys.executable, "-m", "courseware", "export", "77"],
-        cwd=paths.ROOT,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 1 and "What to do: the chapters are" in done.stderr
+def output_of(*command):
+    """Run a command in the course's folder and return the finished process."""
+    return subprocess.run(command, cwd=paths.ROOT, capture_output=True, encoding="utf-8")
+
+
+@pytest.mark.parametrize("command", ["--help", "progress", "verify", "doctor"])
+def test_a_command_of_the_course_succeeds(command):
+    done = output_of(sys.executable, "-m", "courseware", command)
+
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout) > 20
+
+
+def test_an_unknown_chapter_is_refused_with_advice():
+    done = output_of(sys.executable, "-m", "courseware", "export", "77")
+
+    assert done.returncode == 1
+    assert "What to do: the chapters are" in done.stderr
     assert "Traceback" not in done.stderr
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
 def test_make_lab_serves_the_whole_course():
-    done = subprocess.run(["make", "-n", "lab"], cwd=paths.ROOT, capture_output=True, text=True)
+    done = output_of("make", "-n", "lab")
+
     lab = next(line for line in done.stdout.splitlines() if "-m jupyterlab" in line)
     assert f'--ServerApp.root_dir="{paths.ROOT}"' in lab  # the chapters link to ../exercises
     assert "notebooks/00_start_here.ipynb" in lab
 
 
-def test_jupyterlab_asks_nobody_for_news(setup_env, tmp_path):
-    setup_env._keep_jupyterlab_quiet()
-    config = json.loads((tmp_path / ".venv/etc/jupyter/labconfig/page_config.json").read_text())
-    assert config["disabledExtensions"]["@jupyterlab/apputils-extension:announcements"] is True
-
-
 @pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
 def test_make_help_lists_the_targets():
-    done = subprocess.run(["make", "help"], cwd=paths.ROOT, capture_output=True, text=True)
+    done = output_of("make", "help")
+
     names = [line.split()[0] for line in done.stdout.splitlines()]
     assert {"lab", "test", "book", "course", "progress", "reset", "bench", "verify"} <= set(names)

@@ -7,6 +7,7 @@ import math
 import random
 import re
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,8 +15,9 @@ import torch
 
 from courseware import paths, progress
 from courseware.exercises import check, find, hint, learner, solution
-from courseware.exercises.compare import difference, same
+from courseware.exercises.compare import Exactly, difference, same
 from courseware.exercises.engine import Exercise, judge
+from courseware.exercises.tasks import Task
 
 
 @pytest.fixture(autouse=True)
@@ -24,12 +26,29 @@ def _own_state(tmp_path, monkeypatch):
     monkeypatch.setattr(learner, "_given", {})
 
 
-def one(reference=lambda x: x + 1, probe=1, **more):
+SOURCE = "def f(x):\n    return x + 1"
+TASK = Task("one", "One", 1, 1, "f", SOURCE, SOURCE.replace("x + 1", "x / 0"))
+
+
+def one(reference=None, probe=1, task=TASK, **more):
     def run(answer):
         yield "f(1)", answer(probe)
 
-    fields = {"name": "one", "chapter": 0, "title": "one", "minutes": 1, "difficulty": 1}
-    return Exercise(**fields, hints=("a",), run=run, reference=reference, explanation="", **more)
+    if reference is not None:
+        task = Stand(reference)
+    return Exercise("one", run, ("a",), "Because.", own_task=task, **more)
+
+
+class Stand:
+    """A task whose reference is a function of ours, with no source."""
+
+    title, repair, given, source = "One", False, None, ""
+
+    def __init__(self, reference):
+        self.reference = reference
+
+    def compiled(self, source):
+        return self.reference
 
 
 def fails(x):
@@ -45,6 +64,32 @@ def leaves(x):
     raise SystemExit
 
 
+def recurses(x):
+    return recurses(x + 1)
+
+
+def interrupts(x):
+    raise KeyboardInterrupt
+
+
+def stops(x):
+    raise StopIteration
+
+
+class Sure(int):
+    """Claims to equal everything."""
+
+    __hash__ = int.__hash__
+
+    def __eq__(self, other):
+        return True
+
+
+class Mute:
+    def __repr__(self):
+        raise ValueError
+
+
 def calls_torch(x):
     return torch.softmax(torch.ones(3, dtype=torch.long), 0)  # raises NotImplementedError
 
@@ -57,11 +102,17 @@ def calls_torch(x):
         (fails, "raised", "it raised ZeroDivisionError in line 3, `return unused / 0`: division"),
         (calls_torch, "raised", "`return torch.softmax(torch.ones(3, dtype=torch.long), 0)"),
         (lambda x: torch.nn.functional.linear(x, x), "raised", "`(lambda x: torch.nn"),
-        (leaves, "raised", "SystemExit"),
+        (leaves, "left the program", "it called exit()"),
+        (recurses, "endless recursion", "calls itself without end"),
+        (interrupts, "raised", "KeyboardInterrupt"),
+        (stops, "raised", "StopIteration"),
         (lambda: 1, "raised", "TypeError"),
         (lambda x: "2", "wrong type", "expected an int, got a str: '2'"),
         (lambda x: 3, "wrong value", "f(1): expected 2, got 3"),
-        (lambda x: (n for n in [x]), "wrong type", "a generator"),
+        (lambda x: 2.0, "wrong type", "expected an int, 2, got a float: 2.0"),
+        (lambda x: (n for n in [x]), "returned a generator", "has computed nothing yet"),
+        (lambda x: Sure(7), "wrong value", "expected 2, got 7"),
+        (lambda x: Mute(), "wrong type", "got a Mute: <Mute, whose repr raises ValueError>"),
         (5, "not a function", 'check("one", your_function)'),
     ],
 )
@@ -78,7 +129,7 @@ def test_a_result_that_cannot_be_unpacked_is_not_called_an_exception(returned):
         first, second = answer(1)
         yield "a pair", [first, second]
 
-    exercise = Exercise("pair", 0, "pair", 1, 1, ("a",), run, lambda x: (x, x), "")
+    exercise = Exercise("pair", run, ("a",), "", own_task=Stand(lambda x: (x, x)))
     verdict = judge(exercise, lambda x: returned)
     assert verdict.diagnosis == ("returned None" if returned is None else "wrong type")
     assert returned is None or repr(returned) in verdict.message
@@ -120,6 +171,11 @@ def todo(x):
     raise NotImplementedError("write this")
 
 
+def same_as_given(x):
+    """The code to repair under another name, with a docstring."""
+    return x / 0  # and a comment
+
+
 def half_done(x):
     if x > 1:
         raise NotImplementedError("write this")
@@ -136,11 +192,12 @@ def test_half_a_stub_is_wrong_and_code_to_repair_counts_when_it_changes():
         yield "f(1)", answer(1)
         yield "f(2)", answer(2)
 
-    exercise = Exercise("two", 0, "two", 1, 1, ("a",), run, lambda x: x + 1, "", given=fails)
+    task = replace(TASK, title="Find the bug: two")
+    exercise = Exercise("two", run, ("a",), "", own_task=task)
     assert judge(exercise, half_done).diagnosis == "raised"
     assert "f(2): it raised NotImplementedError" in judge(exercise, half_done).message
-    assert judge(exercise, fails).kind == "not attempted"
-    assert judge(exercise, lambda x: fails(x)).kind == "wrong"
+    assert judge(exercise, same_as_given).kind == "not attempted"
+    assert judge(exercise, fails).kind == "wrong"
 
 
 def values(*items):
@@ -163,6 +220,14 @@ def values(*items):
         (True, 1, "wrong type"),
         (np.int64(1), 1, None),
         (1, 1.0, None),
+        (1.0, 1, "wrong type"),
+        (1.5, 1, "wrong value"),
+        (torch.ones(2, dtype=torch.int32), Exactly(values(1, 1)), "wrong dtype"),
+        (torch.ones(2, dtype=torch.int32), values(1, 1), None),
+        (values(1.0).double(), Exactly(values(1.0)), "wrong dtype"),
+        ((1, 2), Exactly([1, 2]), "wrong type"),
+        ([1, [values(2)]], Exactly([1, [values(2)]]), None),
+        ({"a": 1.0}, Exactly({"a": 1.0}), None),
         ("a", b"a", "wrong type"),
         ([1, (2, 3)], [1, [2, 3]], None),
         ([1, 2], [1, 2, 3], "wrong length"),
@@ -203,7 +268,8 @@ class Tags(html.parser.HTMLParser):
 
 
 def test_cards_and_progress():
-    shown = check("char_codec", find("char_codec").reference)
+    shown = check("char_codec", find("char_codec").task.reference)
+    assert "Sorting makes the ids depend on the text" in repr(shown)
     assert "Right" in repr(shown) and "Right" in shown._repr_html_()
     assert progress.read()["exercise"]["char_codec"] == "right"
     wrong = check("extend_alphabet", lambda alphabet, text: "<script>")

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from courseware import paths
-from courseware.exercises import generate
+from courseware.exercises import generate, stubs
 
 WARMUPS = paths.ROOT / "solutions" / "00_warmups.ipynb"
 
@@ -24,15 +24,15 @@ WARMUPS = paths.ROOT / "solutions" / "00_warmups.ipynb"
 )
 def test_unbalanced_markers(source, words):
     with pytest.raises(ValueError, match="cell 1, |cell 1: ") as error:
-        generate.strip(source, "cell 1")
+        stubs.strip(source, "cell 1")
     assert words in str(error.value)
 
 
 def test_stubs():
     source = "def f():\n    ### BEGIN SOLUTION\n    return 1\n    ### END SOLUTION"
-    assert generate.strip(source, "") == 'def f():\n    raise NotImplementedError("write this")'
+    assert stubs.strip(source, "") == 'def f():\n    raise NotImplementedError("write this")'
     source = "### BEGIN SOLUTION\n### STUB: x = ...\n### STUB:     # more\nx = 1\n### END SOLUTION\ny = 2"
-    assert generate.strip(source, "") == "x = ...\n    # more\ny = 2"
+    assert stubs.strip(source, "") == "x = ...\n    # more\ny = 2"
 
 
 def test_generating_twice_gives_the_same_bytes_and_drift_is_found(tmp_path, monkeypatch, capsys):

@@ -1,4 +1,4 @@
-"""Figures and widgets as they reach a page: well-formed, described, and the same bytes every time."""
+"""Figures and widgets as they appear on a page: well-formed, described, and reproducible to the byte."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ matplotlib.use("agg")
 
 import matplotlib.pyplot as plt
 
-from courseware import figures, widgets
+from courseware.widgets import figures
+from courseware.widgets.show import show, twin_html
 
 
 @pytest.fixture(autouse=True)
@@ -27,35 +28,49 @@ def house_style():
 
 
 def plot(size=(7.0, 3.6), title="a < b & c"):
+    """Return a figure with everything that the chapters draw: lines, points, a band, mathematics."""
     figure, axes = plt.subplots(figsize=size)
+
     axes.plot([0, 1, 2], [3, 2, 1.5], color=figures.COLOURS["train"], label="train")
     axes.axhline(2, color=figures.COLOURS["reference"], linestyle="--")
     axes.scatter([0, 1], [2, 2])
     axes.fill_between([0, 1], [1, 1], [2, 2], color=figures.COLOURS["band"])
     axes.set(title=title, xlabel="steps", ylabel="loss $L$ (nats per token)")
     axes.legend()
+
     return figure
 
 
-def test_a_figure_is_wellformed_and_described():
+def ids(markup: str) -> list[str]:
+    """Return the ids that a figure defines."""
+    return re.findall(r' id="([^"]+)"', markup)
+
+
+def test_a_figure_is_well_formed_and_described():
     markup = figures.to_html(plot(), alt='loss "falls" <fast>', caption="A & B")
+
     root = ElementTree.fromstring(markup)
     svg = root.find("svg")
-    assert svg.get("role") == "img" and svg.get("aria-label") == 'loss "falls" <fast>'
+    assert svg.get("role") == "img"
+    assert svg.get("aria-label") == 'loss "falls" <fast>'
     assert root.find("figcaption").text == "A & B"
     assert "a < b & c" in "".join(svg.itertext())
 
 
 def test_a_figure_takes_the_colours_of_the_page():
     markup = figures.to_html(plot(), alt="loss")
-    assert "#000000" not in markup and "currentColor" in markup
+
+    assert "#000000" not in markup
+    assert "currentColor" in markup
     assert figures.COLOURS["train"].lower() in markup.lower()
     assert "<style" not in markup, "a style element in a figure would apply to the whole page"
-    assert "font-family: " not in markup and "#ffffff" not in markup
+    assert "font-family: " not in markup
+    assert "#ffffff" not in markup
 
 
-def test_text_is_as_large_as_the_pages():
+def test_text_is_no_smaller_than_the_text_of_the_page():
     markup = figures.to_html(plot(), alt="loss")
+
     width = float(re.search(r'viewBox="0 0 (\S+)', markup)[1])
     on_page = [float(size) * 700 / width for size in re.findall(r"font-size: ([\d.]+)px", markup)]
     assert min(on_page) >= 16
@@ -66,22 +81,26 @@ def test_the_same_figure_gives_the_same_bytes():
 
 
 def test_the_ids_of_two_figures_differ():
-    ids = [
-        set(re.findall(r' id="([^"]+)"', figures.to_html(plot(title=title), alt="loss")))
-        for title in ("one", "two")
-    ]
-    assert ids[0] and ids[1] and not ids[0] & ids[1]
+    one = set(ids(figures.to_html(plot(title="one"), alt="loss")))
+    two = set(ids(figures.to_html(plot(title="two"), alt="loss")))
+
+    assert one
+    assert two
+    assert not one & two
+
+
+def test_every_id_of_a_figure_is_used():
     markup = figures.to_html(plot(), alt="loss")
-    defined = re.findall(r' id="([^"]+)"', markup)
-    referred = set(re.findall(r"url\(#([^)]+)\)", markup)) | set(
-        re.findall(r'href="#([^"]+)"', markup)
-    )
-    assert sorted(defined) == sorted(referred)
+
+    by_url = set(re.findall(r"url\(#([^)]+)\)", markup))
+    by_link = set(re.findall(r'href="#([^"]+)"', markup))
+    assert sorted(ids(markup)) == sorted(by_url | by_link)
 
 
-def test_an_image_is_kept_inside_the_figure():
+def test_an_image_is_embedded_in_the_figure():
     figure, axes = plt.subplots()
     axes.imshow(np.eye(3), vmin=0, vmax=1)
+
     assert 'href="data:image/png;base64,' in figures.to_html(figure, alt="a diagonal")
 
 
@@ -89,32 +108,39 @@ def test_an_image_is_kept_inside_the_figure():
     ("arguments", "size", "part"),
     [({"alt": " "}, (7, 3), "description"), ({"alt": "x"}, (9, 3), "at most 7 inches")],
 )
-def test_a_figure_that_cannot_be_read_is_refused(arguments, size, part):
+def test_a_figure_that_readers_could_not_use_is_refused(arguments, size, part):
     with pytest.raises(ValueError, match=part):
         figures.to_html(plot(size), **arguments)
 
 
-def shown(monkeypatch, action):
-    calls = []
-    monkeypatch.setattr("IPython.display.display", lambda data, raw: calls.append(data))
+def displayed(monkeypatch, action):
+    """Return the MIME bundle that an action displays."""
+    bundles = []
+    monkeypatch.setattr("IPython.display.display", lambda data, raw: bundles.append(data))
+
     action()
-    return calls[0]
+
+    return bundles[0]
 
 
-def test_show_closes_the_figure(monkeypatch):
+def test_show_displays_the_figure_and_closes_it(monkeypatch):
     figure = plot()
-    bundle = shown(monkeypatch, lambda: figures.show(figure, alt="loss falls"))
+
+    bundle = displayed(monkeypatch, lambda: figures.show(figure, alt="loss falls"))
+
     assert bundle["text/plain"] == "Figure: loss falls"
     assert bundle["text/html"].startswith("<figure")
     assert not plt.fignum_exists(figure.number)
 
 
-def test_a_widget_brings_its_twin(monkeypatch):
+def test_a_widget_is_displayed_with_its_twin(monkeypatch):
     widget = ipywidgets.IntSlider(description="Start")
-    bundle = shown(
+
+    bundle = displayed(
         monkeypatch,
-        lambda: widgets.show(widget, twin="batch-slicer", data={"text": "ab"}, alt="A slider."),
+        lambda: show(widget, twin="batch-slicer", data={"text": "ab"}, alt="A slider."),
     )
+
     view = bundle["application/vnd.jupyter.widget-view+json"]
     assert view["model_id"] == widget.model_id
     assert bundle["text/plain"] == "A slider."
@@ -124,8 +150,9 @@ def test_a_widget_brings_its_twin(monkeypatch):
 @pytest.mark.parametrize(
     "text", ["</script><script>alert(1)", "<!--", "a & b", "\u2028", "é😀", '"\\']
 )
-def test_no_text_leaves_the_data(text):
-    markup = widgets.twin_html("char-ids", {"text": text}, alt="<b>")
+def test_no_text_breaks_out_of_the_data(text):
+    markup = twin_html("char-ids", {"text": text}, alt="<b>")
+
     inside = re.fullmatch(
         r'<div class="twin" data-twin="char-ids"><script type="application/json">([^<>&]*)'
         r'</script><p class="twin-alt">&lt;b&gt;</p></div>',
@@ -143,6 +170,6 @@ def test_no_text_leaves_the_data(text):
         ("x", float("nan"), "a", "expected data"),
     ],
 )
-def test_a_twin_that_cannot_work_is_refused(twin, data, alt, part):
+def test_a_twin_with_invalid_arguments_is_refused(twin, data, alt, part):
     with pytest.raises(ValueError, match=part):
-        widgets.twin_html(twin, data, alt)
+        twin_html(twin, data, alt)

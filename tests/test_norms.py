@@ -1,4 +1,6 @@
-"""Chapter 07: both norms against PyTorch and Hugging Face on any input, faults that the checks catch, the twin."""
+"""Chapter 07: both norms agree with PyTorch and Hugging Face; faults, the widget and its twin, exercises."""
+
+from __future__ import annotations
 
 import pytest
 import torch
@@ -7,14 +9,14 @@ from hypothesis import strategies as st
 from tools import in_node, judged, survives
 from torch.nn import functional as F
 
-from courseware.explorer_lines import number
-from courseware.explorer_norms import STACKS, describe, draw, norm_depth
+from courseware.widgets.lines import number
+from courseware.widgets.norm_depth import STACKS, describe, draw, norm_depth
 from minigpt_lib.norms import LayerNorm, RMSNorm
 
 SHAPES = st.lists(st.integers(1, 5), max_size=3)
 
 
-def kernel(norm, x):
+def by_pytorch(norm, x):
     if isinstance(norm, LayerNorm):
         return F.layer_norm(x, norm.weight.shape, norm.weight, norm.bias, norm.eps)
     return F.rms_norm(x, norm.weight.shape, norm.weight, norm.eps)
@@ -22,28 +24,35 @@ def kernel(norm, x):
 
 @settings(max_examples=80, deadline=None)
 @given(SHAPES, st.integers(2, 33), st.floats(1e-4, 1e4), st.integers(0, 2**32), st.booleans())
-def test_values_and_gradients_are_pytorchs_for_any_shape_and_size(shape, width, size, seed, layer):
+def test_values_and_gradients_agree_with_pytorch(shape, width, size, seed, layer):
     torch.manual_seed(seed)
     norm = (LayerNorm if layer else RMSNorm)(width, eps=1e-3, fused=False).double()
     for parameter in norm.parameters():
         parameter.data.normal_()
     x = (torch.randn(*shape, width, dtype=torch.float64) * size).requires_grad_()
-    upstream = torch.randn_like(x)
+
+    ours = norm(x)
+    theirs = by_pytorch(norm, x)
+
+    torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10)
     inputs = (x, *norm.parameters())
-    torch.testing.assert_close(norm(x), kernel(norm, x), rtol=1e-10, atol=1e-10)
-    ours = torch.autograd.grad(norm(x), inputs, upstream)
-    for mine, other in zip(ours, torch.autograd.grad(kernel(norm, x), inputs, upstream)):
+    upstream = torch.randn_like(x)
+    our_gradients = torch.autograd.grad(ours, inputs, upstream)
+    their_gradients = torch.autograd.grad(theirs, inputs, upstream)
+    for mine, other in zip(our_gradients, their_gradients):
         torch.testing.assert_close(mine, other, rtol=1e-8, atol=1e-8)
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(2, 40), st.floats(0.1, 1e3), st.integers(0, 2**32), st.booleans())
-def test_the_gradient_is_at_right_angles_to_what_is_ignored(width, size, seed, layer):
-    """A stretch changes nothing, so the gradient along x is 0; neither does a shift, for LayerNorm."""
+def test_the_gradient_has_no_component_that_the_norm_removes(width, size, seed, layer):
+    """Scaling x changes nothing, so the gradient along x is 0; for LayerNorm, shifting x changes nothing either."""
     torch.manual_seed(seed)
     norm = (LayerNorm if layer else RMSNorm)(width, eps=0.0, fused=False).double()
     x = (torch.randn(width, dtype=torch.float64) * size).requires_grad_()
-    gradient = torch.autograd.grad(norm(x) @ torch.randn(width, dtype=torch.float64), x)[0]
+
+    (gradient,) = torch.autograd.grad(norm(x) @ torch.randn(width, dtype=torch.float64), x)
+
     x = x.detach()
     scale = float(gradient.norm() * x.norm())
     assert abs(float(gradient @ x)) < 1e-6 * max(scale, 1.0)
@@ -52,13 +61,14 @@ def test_the_gradient_is_at_right_angles_to_what_is_ignored(width, size, seed, l
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_rms_norm_is_llamas(dtype):
-    """In bfloat16 Llama's code rounds before the weight as well, so the last bit may differ."""
+def test_rms_norm_agrees_with_llama(dtype):
+    """In bfloat16, Llama's code also rounds before it multiplies by the weight, so the last bit may differ."""
     llama = pytest.importorskip("transformers.models.llama.modeling_llama")
     torch.manual_seed(0)
     theirs = llama.LlamaRMSNorm(24, eps=1e-5).to(dtype)
     theirs.weight.data.normal_()
     x = torch.randn(2, 5, 24).to(dtype) * 3
+
     for fused in (True, False):
         ours = RMSNorm(24, fused=fused).to(dtype)
         ours.load_state_dict(theirs.state_dict())
@@ -67,22 +77,27 @@ def test_rms_norm_is_llamas(dtype):
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_statistics_in_half_precision_would_be_wrong(dtype):
+@pytest.mark.parametrize("kind", [LayerNorm, RMSNorm])
+def test_half_precision_inputs_are_normalised_in_float32(kind, dtype):
     x = torch.full((4, 8), 300.0, dtype=dtype)
     x[:, ::2] = -299.0
-    for norm in (LayerNorm(8, fused=False), RMSNorm(8, fused=False)):
-        y = norm(x).detach().float()
-        assert torch.isfinite(y).all() and abs(float(y.square().mean()) - 1) < 0.01
 
+    y = kind(8, fused=False)(x).detach().float()
+
+    assert torch.isfinite(y).all()
+    assert abs(float(y.square().mean()) - 1) < 0.01
+
+
+# ---------------------------------------------------------------- faults
 
 FAULTS = {
     "eps outside the root": ("torch.rsqrt(variance + self.eps)", "(1 / (variance.sqrt() + self.eps))"),
     "unbiased variance": ("centred.square().mean(dim=-1, keepdim=True)", "wide.var(-1, keepdim=True)"),
-    "the batch axis": ("wide.mean(dim=-1, keepdim=True)", "wide.mean(dim=0, keepdim=True)"),
+    "the mean over the batch": ("wide.mean(dim=-1, keepdim=True)", "wide.mean(dim=0, keepdim=True)"),
     "the mean stays": ("wide - wide.mean(dim=-1, keepdim=True)", "wide"),
-    "no root": ("torch.rsqrt(variance + self.eps)", "(1 / (variance + self.eps))"),
+    "no square root": ("torch.rsqrt(variance + self.eps)", "(1 / (variance + self.eps))"),
     "half-precision statistics": ("x.float() if x.dtype in (torch.float16, torch.bfloat16) else x", "x"),
-    "the mean is removed": ("scale = torch", "wide = wide - wide.mean(-1, keepdim=True)\n        scale = torch"),
+    "RMSNorm removes the mean": ("scale = torch", "wide = wide - wide.mean(-1, keepdim=True)\n        scale = torch"),
     "eps outside RMSNorm's root": (
         "torch.rsqrt(wide.square().mean(dim=-1, keepdim=True) + self.eps)",
         "(1 / (wide.square().mean(dim=-1, keepdim=True).sqrt() + self.eps))",
@@ -93,14 +108,16 @@ FAULTS = {
 }  # fmt: skip
 
 
-def test_the_module_itself_passes(tmp_path):
+def test_the_checks_of_the_chapter_accept_its_module(tmp_path):
     assert survives("07", tmp_path)
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_fault_is_caught_by_the_chapters_own_checks(tmp_path, fault):
+def test_the_checks_of_the_chapter_notice_every_fault(tmp_path, fault):
     assert not survives("07", tmp_path, *FAULTS[fault])
 
+
+# ---------------------------------------------------------------- the widget and its twin
 
 DATA = {
     "depths": [2, 12],
@@ -113,31 +130,46 @@ DATA = {
 }  # fmt: skip
 
 
-def test_the_twin_draws_and_says_what_the_widget_does():
+def test_the_twin_draws_and_describes_the_same_as_the_widget():
     states = [
         {"quantity": q, "stack": s, "depth": d, "steps": n}
         for q in ("gradient", "size") for s in STACKS for d in (2, 12) for n in (0, 10)
     ]  # fmt: skip
+
     expression = "data.states.map((s) => [m.describe(data, s), m.draw(data, s)])"
     theirs = in_node("norm-depth.js", expression, {**DATA, "states": states})
+
     ours = [[describe(DATA, **state), draw(DATA, **state)] for state in states]
     assert theirs == ours
 
 
-def test_numbers_are_written_alike():
+def test_the_twin_formats_numbers_like_the_widget():
     values = [0, 1, 0.117, 1.04, 12345.6, 3.27e6, 4.5e-7, -2.5, 100, 0.001234, 99999]
-    assert in_node("plot-lines.js", "data.map(m.number)", values) == [number(v) for v in values]
+
+    theirs = in_node("plot-lines.js", "data.map(m.number)", values)
+
+    assert theirs == [number(value) for value in values]
+
+
+def test_numbers_have_two_or_three_significant_digits():
     assert [number(v) for v in (0.117, 3.27e6, 12, -2.5)] == ["0.117", "3.3 · 10⁶", "12", "−2.5"]
 
 
-def test_the_widget_answers_its_controls():
-    box = norm_depth(DATA)
-    quantity, stack, steps, depth, view = box.children
-    assert "Post-norm, 12 layers, after 10 steps" in view.value and "10¹⁰" in view.value
-    stack.value, depth.value, steps.value = "pre", 2, 0
+def test_the_widget_follows_its_controls():
+    quantity, stack, steps, depth, view = norm_depth(DATA).children
+    assert "Post-norm, 12 layers, after 10 steps" in view.value
+    assert "10¹⁰" in view.value
+
+    stack.value = "pre"
+    depth.value = 2
+    steps.value = 0
     assert "Pre-norm, 2 layers, after 0 steps: the gradient is 0.001 at the bottom" in view.value
+
     quantity.value = "size"
     assert "the bottom is about as large" in view.value
+
+
+# ---------------------------------------------------------------- exercises
 
 
 def numpy_layer_norm(x, weight, bias, eps=1e-5):
@@ -150,7 +182,7 @@ ANSWERS = [
     ("layer_norm", numpy_layer_norm, ""),
     ("layer_norm", lambda x, w, b, e=1e-5: F.layer_norm(x, w.shape, w, b, e), ""),
     ("layer_norm", lambda x, w, b, e=1e-5: (x - x.mean(-1, True)) / (x.std(-1, keepdim=True) + e) * w + b,
-     "wrong value"),  # two mistakes at once have no diagnosis of their own
+     "wrong value"),  # two mistakes at once have no diagnosis
     ("layer_norm", lambda x, w, b, e=1e-5: (x - x.mean(-1, True)) / (x.var(-1, keepdim=True) + e) ** 0.5 * w + b,
      "unbiased variance"),
     ("layer_norm", lambda x, w, b, e=1e-5: F.rms_norm(x, w.shape, w, e) + b, "the mean is not removed"),
@@ -168,5 +200,5 @@ def walk(x, branches, norm):
 
 
 @pytest.mark.parametrize(("name", "answer", "diagnosis"), ANSWERS)
-def test_answers_in_another_style(name, answer, diagnosis):
+def test_an_answer_in_a_different_style_gets_its_verdict(name, answer, diagnosis):
     judged(name, answer, diagnosis)

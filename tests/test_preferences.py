@@ -15,8 +15,16 @@ from hypothesis import strategies as st
 from tools import in_node, judged, survives
 from torch.nn import functional as F
 
-from courseware.explorer_preferences import BETAS, draw, sentences, tilt, tilt_data, tilt_of, worth
-from courseware.peers import as_gpt2
+from courseware.material.peers import as_gpt2
+from courseware.widgets.preference_tilt import (
+    BETAS,
+    draw,
+    sentences,
+    tilt,
+    tilt_data,
+    tilt_of,
+    worth,
+)
 from minigpt_lib.bpe import train_bpe
 from minigpt_lib.model import GPTConfig, MiniGPT
 from minigpt_lib.preferences import (

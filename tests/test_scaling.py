@@ -15,10 +15,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tools import _prover, _restored, in_node, judged
+from tools import in_node, judged, survives
 
-from courseware import paths, prove
-from courseware.explorer_scaling import compute, describe, draw, limits, planner, planner_data
+from courseware import paths
+from courseware.widgets.run_planner import compute, describe, draw, limits, planner, planner_data
 from minigpt_lib.model import GPTConfig, MiniGPT
 from minigpt_lib.scaling import (
     BESIROGLU,
@@ -55,9 +55,11 @@ def on_step(record):
         if how["what"] == "dies":
             os.kill(os.getpid(), signal.SIGKILL)
         time.sleep({"hangs": 60, "waits": 0}[how["what"]])
-    if how.get("slow"):
+    if how.get("what") == "is interrupted":
         print("step", record["step"], flush=True)
-        time.sleep(0.2)
+        end = time.monotonic() + 60
+        while record["step"] == 2 and not run._wish and time.monotonic() < end:
+            time.sleep(0.01)  # on every rank, until torchrun has passed Ctrl-C on
 
 run = DistributedTrainer(model, config, tokens[:2500], tokens[2400:2600], on_step=on_step, **how["options"])
 history = run.train()
@@ -145,7 +147,7 @@ def test_a_rank_that_hangs_is_an_error_after_the_timeout(tmp_path):
 def test_ctrl_c_saves_the_same_step_on_all_ranks(tmp_path):
     options = {"folder": "run", "existing": "resume"}
     config = {**CONFIG, "save_every": 100}
-    how = {"options": options, "config": config, "slow": True}
+    how = {"options": options, "config": config, "what": "is interrupted"}
     place = {"cwd": tmp_path, "env": environment(), "text": True}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     run = subprocess.Popen(command(tmp_path, 2, how), **place, **pipes)
@@ -155,10 +157,32 @@ def test_ctrl_c_saves_the_same_step_on_all_ranks(tmp_path):
             break
     run.communicate(timeout=60)
     facts = json.loads((tmp_path / "run" / "last" / "checkpoint.json").read_text())
-    assert 2 <= facts["step"] < 6
+    assert facts["step"] == 3, "the wish travels with the next step"
     done = torchrun(tmp_path, 2, {"options": options, "config": {**config, "eval_every": 2}})
     equal(numbers(done))
     assert f"from step {facts['step']} to 6" in done.stdout
+
+
+def test_ctrl_c_before_the_training_is_told_once(tmp_path):
+    (tmp_path / "a.txt").write_text("To be or not to be.\n\n" * 200_000)
+    given = ["--data", "a.txt", "--folder", "run", "--vocab-size", "270", "--num-proc", "1"]
+    launch = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+    ]
+    launch += ["-m", "minigpt_lib.scaling", *given, "--shard-chars", "20_000", "--no-progress"]
+    place = {"cwd": tmp_path, "env": environment(), "text": True, "start_new_session": True}
+    run = subprocess.Popen(launch, **place, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    while not list(tmp_path.glob("run/data/train-*")) and run.poll() is None:
+        time.sleep(0.02)
+    os.killpg(run.pid, signal.SIGINT)  # as a terminal does; torchrun passes it on once more
+    out, errors = run.communicate(timeout=60)
+    assert errors.count("stopped: the same command goes on from here.") == 1, errors
+    assert run.returncode != 0 and out == ""
 
 
 # --- estimators ---
@@ -294,7 +318,7 @@ FAULTS = {
         "        for start",
         "precision, dropout",
     ),
-    "talkative": ("else self.engine.no_sync()", "else contextlib.nullcontext()", "the bytes of a step"),
+    "talkative": ("return self.engine.no_sync()", "return contextlib.nullcontext()", "the bytes of a step"),
     "talkative shards": (
         "set_requires_gradient_sync(last)",
         "set_requires_gradient_sync(True)",
@@ -316,7 +340,11 @@ FAULTS = {
         "            #",
         "precision, dropout",
     ),
-    "Ctrl-C twice": ("signal.signal(signal.SIGINT, lambda *_: None)", "pass", "precision, dropout"),
+    "Ctrl-C twice": (
+        "        self.stop_asked = True",
+        "        super()._interrupted(number, frame)",
+        "precision, dropout",
+    ),
     "shards not verified": ("        if digest != sums[name]:", "        if False:", "checkpoints"),
     "an optimizer that forgets": ("optim_state_dict=optimizer", "optim_state_dict={}", "checkpoints"),
     "any error is a lost rank": (
@@ -346,16 +374,7 @@ FAULTS = {
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_is_caught_by_the_chapters_own_check(tmp_path, fault):
     before, after, title = FAULTS[fault]
-    source, prover = _prover("18")
-    assert before in source, f"the module has no {before!r}"
-    cells = [cell["source"].partition("\n")[0] for cell in prover.job["checks"]]
-    (index,) = [i for i, first in enumerate(cells) if first.startswith(f"#| check: {title}")]
-    path, name = tmp_path / "module.py", prover.job["module"]
-    path.write_text(source.replace(before, after), encoding="utf-8")
-    with _restored(name):
-        prover.module = prove.load_candidate(name, path)
-        names = {public: getattr(prover.module, public) for public in prover.job["public"]}
-        assert not prover.passes(index, 60.0, names)
+    assert not survives("18", tmp_path, before, after, title)
 
 
 # --- the planner and its twin ---

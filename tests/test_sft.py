@@ -13,8 +13,10 @@ from tools import in_node, judged, survives
 from torch import nn
 from torch.nn import functional as F
 
-from courseware import explorer_sft, paths, people
+from courseware import paths
 from courseware.exercises import find
+from courseware.material import people
+from courseware.widgets import what_the_loss_sees
 from minigpt_lib.bpe import BPETokenizer, train_bpe
 from minigpt_lib.evaluation import multiple_choice_accuracy, questions_from_arc
 from minigpt_lib.model import GPTConfig, MiniGPT
@@ -464,15 +466,15 @@ def shown():
             {"role": "assistant", "content": '"\n d"'},
         ]
     }
-    return explorer_sft.loss_data(CHATS, {**explorer_sft.DIALOGS, **odd})
+    return what_the_loss_sees.loss_data(CHATS, {**what_the_loss_sees.DIALOGS, **odd})
 
 
 def test_the_explorer_shows_what_is_learned():
     data = shown()
     for form, chat in CHATS.items():
-        for name, dialog in explorer_sft.DIALOGS.items():
+        for name, dialog in what_the_loss_sees.DIALOGS.items():
             ids, labels = chat.render(dialog)
-            row = explorer_sft.row_of(data, form, name, False)
+            row = what_the_loss_sees.row_of(data, form, name, False)
             assert [token[2] for token in row] == [int(label >= 0) for label in labels]
             assert "".join(token[0] for token in row) == chat.decode(ids)
             assert sum(token[1] for token in row) == sum(i in chat.controls for i in ids)
@@ -489,12 +491,14 @@ def test_the_twin_says_and_draws_the_same():
     ]
     expression = "data.states.map((s) => [m.describe(data, s), m.draw(data, s)])"
     theirs = in_node("what-the-loss-sees.js", expression, {**data, "states": states})
-    ours = [[explorer_sft.describe(data, **s), explorer_sft.draw(data, **s)] for s in states]
+    ours = [
+        [what_the_loss_sees.describe(data, **s), what_the_loss_sees.draw(data, **s)] for s in states
+    ]
     assert theirs == ours
 
 
 def test_the_widget_answers_its_controls():
-    box = explorer_sft.loss_view(shown())
+    box = what_the_loss_sees.loss_view(shown())
     dialog, form, packed, place, view = box.children
     assert "Token 12, “Yes" in view.value or "Token 12" in view.value
     form.value = "llama3"
@@ -582,4 +586,4 @@ def test_the_mistakes_that_people_make_are_on_record():
         "packed_row": ("packing that sees the neighbour", "positions not restarted"),
     }  # fmt: skip
     for name, mistakes in wanted.items():
-        assert {*mistakes} <= {wrong.name for wrong in find(name).wrong}
+        assert {*mistakes} <= {mistake.name for mistake in find(name).mistakes}

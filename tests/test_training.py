@@ -21,10 +21,11 @@ import tools
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tools import in_node, judged
+from tools import in_node
 from torch.nn.functional import cross_entropy
 
-from courseware import bands, live, paths, prove
+from courseware import paths
+from courseware.runs import bands, live
 from minigpt_lib import training as module
 from minigpt_lib.data import get_batch
 from minigpt_lib.model import GPTConfig, MiniGPT
@@ -192,17 +193,18 @@ def draw(*arguments):
     x, y = get_batch(*arguments)
     return x, (y + int(3 * random.random()) + numpy.random.randint(2)) % 11
 def on_step(record):
-    print(record["step"], flush=True)
+    print(str(record["step"]).ljust(8000), flush=True)  # so the pipe holds 8 lines: nobody runs far ahead of its reader
     time.sleep(0.001)
-Trainer(model, config, tokens, tokens[:300], folder=folder, existing="resume", optimizer=optimizer, draw=draw,
-        on_step=on_step).train()
+run = Trainer(model, config, tokens, tokens[:300], folder=folder, existing="resume", optimizer=optimizer, draw=draw,
+              on_step=on_step)
+run.train()
 """
 
 
-def child(folder, precision, by_hand):
+def child(folder, precision, by_hand, stdout=subprocess.PIPE):
     environment = {**os.environ, "PYTHONPATH": str(paths.ROOT), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", CHILD, str(folder), precision, str(int(by_hand))]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+    return subprocess.Popen(command, stdout=stdout, text=True, env=environment)
 
 
 def diary(folder):
@@ -214,7 +216,7 @@ def diary(folder):
 def test_killed_at_random_moments_and_resumed_the_run_is_the_same_bit_for_bit(
     tmp_path, precision, by_hand
 ):
-    whole = child(tmp_path / "whole", precision, by_hand)
+    whole = child(tmp_path / "whole", precision, by_hand, stdout=subprocess.DEVNULL)
     chance, kills, reached = random.Random(precision), 0, 0
     while kills < 3:
         process = child(tmp_path / "torn", precision, by_hand)
@@ -418,7 +420,12 @@ def test_any_row_of_crashes_between_renames_leaves_a_whole_checkpoint(crashes):
 
 # --- stopped ---
 
-PATIENT = CHILD.replace("time.sleep(0.001)", "time.sleep(0.01)")
+PATIENT = CHILD.replace(
+    "    time.sleep(0.001)",
+    """    end = time.monotonic() + 60
+    while record["step"] >= 12 and not run.stop_asked and time.monotonic() < end:
+        time.sleep(0.01)""",
+)
 
 
 def test_ctrl_c_in_a_terminal_saves_and_exits_cleanly(tmp_path):
@@ -544,7 +551,7 @@ FAULTS = {
         "",
     ),
     "other settings accepted": ("if train is not None:", "if False:"),
-    "Ctrl-C once and for all": ("signal.signal(signal.SIGINT, before)\n\n    run", "pass\n\n    run"),
+    "Ctrl-C once and for all": ("            raise KeyboardInterrupt\n", "            return\n"),
     "the handler stays": ("finally:\n        signal.signal(signal.SIGINT, before)", "finally:\n        pass"),
     "bfloat16 weights": ("self.model = model.to(self.device)", "self.model = model.bfloat16()"),
     "no copy in 16 bits": ("if self.device == \"cpu\" and dtype != torch.float32:", "if False:"),
@@ -552,22 +559,8 @@ FAULTS = {
 
 
 def caught(folder, before="", after=""):
-    """Return the check that notices, or None: as `tools.survives`, but set-up functions see the faulty module too."""
-    source, prover = tools._prover("10")
-    assert before in source, f"the module has no line {before!r}"
-    path, name = folder / "module.py", prover.job["module"]
-    path.write_text(source.replace(before, after), encoding="utf-8")
-    base = dict(prover.base)
-    with tools._restored(name):
-        found = prove.load_candidate(name, path)
-        prover.base.update({public: getattr(found, public) for public in prover.job["public"]})
-        try:
-            for i in range(len(prover.codes)):
-                if not prover.passes(i, 60.0, {}):
-                    return prover.job["checks"][i]["number"]
-        finally:
-            prover.base.update(base)
-    return None
+    """Return a check that notices the fault, or None; functions of set-up cells see the faulty module too."""
+    return tools.noticed_by("10", folder, before, after, in_setup=True)
 
 
 def test_the_module_itself_passes(tmp_path):
@@ -658,11 +651,12 @@ def test_the_live_plot_draws_at_most_twice_a_second_and_costs_little(monkeypatch
     monkeypatch.setattr(live, "display", lambda *_, **__: None)
     drawn = []
     monkeypatch.setattr(live, "draw", lambda data, index: drawn.append(index) or "")
-    plot, began = live.LivePlot(plan(steps=2000)), time.perf_counter()
+    plot = live.LivePlot(plan(steps=2000))
+    began, busy = time.perf_counter(), time.process_time()
     for record in list(records(2000))[:-1]:
         plot(record)
     assert len(drawn) <= 2 + 2 * (time.perf_counter() - began)
-    assert time.perf_counter() - began < 2
+    assert time.process_time() - busy < 2
 
 
 def test_the_twin_says_and_draws_what_the_live_plot_does(shown):
@@ -685,80 +679,3 @@ def test_the_twin_says_and_draws_what_the_live_plot_does(shown):
     assert said == live.describe(dialogs, 64) and "validation loss 1" in said and "bits" not in said
     call = "[m.latest(data.evals, 63) ?? null, m.latest(data.evals, 130)]"
     assert in_node("training-run.js", call, data) == [None, live.latest(data["evals"], 130)]
-
-
-# --- the exercises, answered otherwise ---
-
-
-def adamw_by_torch(weight, grad, m, v, step, lr, betas, eps, weight_decay):
-    parameter = torch.nn.Parameter(weight.clone())
-    optimizer = torch.optim.AdamW(
-        [parameter], lr=lr, betas=betas, eps=eps, weight_decay=weight_decay
-    )
-    optimizer.state[parameter] = {
-        "step": torch.tensor(float(step - 1)), "exp_avg": m.clone(), "exp_avg_sq": v.clone()
-    }  # fmt: skip
-    parameter.grad = grad.clone()
-    optimizer.step()
-    state = optimizer.state[parameter]
-    return parameter.detach(), state["exp_avg"], state["exp_avg_sq"]
-
-
-def rate_by_scheduler(micro_batch, accumulate, warmup_steps, total_steps, lr, floor):
-    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=lr)
-    schedule = get_cosine_schedule_with_warmup(optimizer, warmup_steps, total_steps, floor)
-    for _ in range(micro_batch // accumulate):
-        optimizer.step()
-        schedule.step()
-    return optimizer.param_groups[0]["lr"]
-
-
-def gradient_token_by_token(gradients, targets):
-    counts = torch.tensor([float((y >= 0).sum()) for y in targets])
-    stacked = torch.stack(gradients)[counts > 0]
-    shares = counts[counts > 0] / counts.sum()
-    return torch.einsum("n,n...->...", shares, stacked)
-
-
-def clip_by_torch(gradients, max_norm):
-    parameters = [torch.nn.Parameter(torch.zeros_like(g)) for g in gradients]
-    for parameter, gradient in zip(parameters, gradients, strict=True):
-        parameter.grad = gradient.clone()
-    norm = torch.nn.utils.clip_grad_norm_(parameters, max_norm)
-    return [parameter.grad for parameter in parameters], norm.item()
-
-
-def unscale_with_concatenation(gradients, scale, good_steps, interval):
-    flat = torch.cat([g.flatten() for g in gradients]).double()
-    if flat.isnan().any() or flat.isinf().any():
-        return None, scale * 0.5, 0
-    good_steps += 1
-    if good_steps == interval:
-        return [g.to(torch.float32).mul(1 / scale) for g in gradients], 2 * scale, 0
-    return [g.to(torch.float32).mul(1 / scale) for g in gradients], scale, good_steps
-
-
-def keep_all_and_choose(start, update, validate, steps):
-    weights, seen = start.clone(), []
-    for _ in range(steps):
-        update(weights)
-        seen.append((validate(weights), weights.clone()))
-    return min(seen, key=lambda pair: pair[0])
-
-
-ANSWERS = [
-    ("adamw_step", adamw_by_torch, ""),
-    ("adamw_step", lambda *a: adamw_by_torch(*a)[:2], "wrong length"),
-    ("learning_rate", rate_by_scheduler, ""),
-    ("learning_rate", lambda *a: 2 * rate_by_scheduler(*a), "wrong value"),
-    ("large_batch_gradient", gradient_token_by_token, ""),
-    ("large_batch_gradient", lambda g, t: -gradient_token_by_token(g, t), "wrong value"),
-    ("clip", clip_by_torch, ""),
-    ("unscale", unscale_with_concatenation, ""),
-    ("keep_best", keep_all_and_choose, ""),
-]
-
-
-@pytest.mark.parametrize(("name", "answer", "diagnosis"), ANSWERS)
-def test_answers_in_another_style(name, answer, diagnosis):
-    judged(name, answer, diagnosis)

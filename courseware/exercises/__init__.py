@@ -3,12 +3,16 @@
 check("attention", my_attention)    hint("attention")    solution("attention")
 """
 
-from courseware.exercises.engine import Exercise, WrongAnswer
+from courseware.exercises.compare import Exactly
+from courseware.exercises.engine import Broken, Exercise
 from courseware.exercises.learner import check, exercises_of, find, hint, registry, solution
+from courseware.exercises.mistakes import Mistake
 
 __all__ = [
+    "Broken",
+    "Exactly",
     "Exercise",
-    "WrongAnswer",
+    "Mistake",
     "check",
     "exercises_of",
     "find",

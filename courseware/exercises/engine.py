@@ -1,208 +1,324 @@
-"""Judge an answer by its behaviour: run it on probes and compare it with the reference and with known mistakes.
+"""Judge an answer by what it does: run it on probes and compare with the reference and with known mistakes.
 
-An exercise carries the wrong answers that learners really give. If the results of an answer on the probes are those
-of a recorded wrong answer, the learner gets its diagnosis; otherwise a general one (raised, returned None, wrong
-shape, first differing value). How an answer is written never matters, with one exception: a function that the learner
-was given to repair is compared with its original source, to tell "not attempted" from "wrong".
+An exercise carries the mistakes that people really make, as edits of its reference answer. If a learner's results
+on the probes are those of a mistake, or of two made together, they get its diagnosis; otherwise a general one (raised,
+returned None, wrong shape, first differing value). What counts is what an answer does, not how it is written; only a
+function that the learner was given to repair is compared with its first state, to tell "not attempted" from "wrong".
 """
 
 from __future__ import annotations
 
 import ast
 import inspect
+import itertools
 import textwrap
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from courseware.exercises.compare import TOLERANCE, brief, difference, kind, same
-from courseware.exercises.probing import Raised, Watched, collect, observe
+from courseware.exercises.compare import TOLERANCE, Stream, brief, difference, kind, same
+from courseware.exercises.mistakes import EditError, Mistake, Pair, make
+from courseware.exercises.probing import Observation, Probe, Raised, Results, collect, observe
+from courseware.exercises.tasks import Task, task
 
-Results = list[tuple[str, Any]]
-
-
-@dataclass(frozen=True)
-class WrongAnswer:
-    """A common mistake: its name, what to tell the learner, where to look, and an answer that makes it."""
-
-    name: str
-    diagnosis: str
-    look: str
-    answer: Any
+PAIR_SECONDS = 3.0  # for all pairs of mistakes that are tried in one check
+_MISTAKE_SECONDS = 5.0  # a mistake that runs longer is an endless loop
 
 
 @dataclass(frozen=True)
 class Broken:
-    """A result that names the recorded mistake it reveals, where right answers differ in their results."""
+    """A result that names the mistake it shows, where right answers differ in their results."""
 
     name: str
 
 
-@dataclass(frozen=True)
+@dataclass
 class Exercise:
-    """One task. `run(answer)` yields (description, result) pairs, the same for every right answer.
+    """One task, its probes, hints and mistakes; what the solutions notebook says is in `task`.
 
-    `run` calls the learner's function on inputs of its own choice; `reference` is a right answer; `hints` go from a
-    nudge to nearly everything; `explanation` is shown with the solution. Where right answers differ in their results
-    (a trained model), `run` tests the properties that all of them share and yields a `Broken` for one that fails.
+    probe: calls the answer on inputs that it makes anew each time, and yields (description, result) pairs, the same
+        for every right answer. Where right answers differ in their results (a trained model), it tests what must hold
+        and yields a `Broken` when something does not.
+    hints: from a nudge to nearly everything.
+    explanation: shown when the answer is right, and with the solution.
+    look: a place in a chapter that explains the task, for mistakes that do not name another.
+    tolerance: for floats, absolute and relative.
+    seconds: an answer that runs longer is stopped; nearly all need milliseconds.
+    exact: edits a reference that draws at random so that it returns probabilities instead; the probe then finds
+        `answer.exact` set.
     """
 
     name: str
-    chapter: int
-    title: str
-    minutes: int
-    difficulty: int  # 1 easy, 2 medium, 3 hard
+    probe: Probe
     hints: tuple[str, ...]
-    run: Callable[[Any], Iterator[tuple[str, Any]]]
-    reference: Any
     explanation: str
-    wrong: tuple[WrongAnswer, ...] = ()
+    mistakes: tuple[Mistake, ...] = ()
+    look: str = ""
     tolerance: float = TOLERANCE
-    seconds: float = 10.0  # the time limit of an answer; all but two need milliseconds
-    given: Callable | None = None  # the code to repair, as the learner finds it
-    memory: dict[str, Results] = field(default_factory=dict, compare=False, repr=False)
+    seconds: float = 10.0
+    exact: tuple[Pair, ...] = ()
+    stem: str = ""  # the notebook, as in "05_attention"; set by the registry
+    own_task: Task | None = field(default=None, repr=False)  # instead of one from a notebook
+    memory: dict[tuple, Results | None] = field(default_factory=dict, repr=False)
 
-    def results_of(self, key: str, answer: Any) -> Results:
-        """Return the results of the reference or of a recorded wrong answer, computed only once."""
+    @property
+    def task(self) -> Task:
+        """Title, minutes, difficulty and code. Raises SolutionsError if the notebook is missing or damaged."""
+        return self.own_task or task(self.stem, self.name)
+
+    @property
+    def chapter(self) -> int:
+        """The number of the chapter."""
+        return int(self.stem[:2])
+
+    def results_of(self, *mistakes: Mistake) -> Results | None:
+        """Return the results of the reference with these mistakes in it, computed once; None if it cannot be made.
+
+        Without mistakes, the results of the reference itself.
+        """
+        key = tuple((mistake.name, mistake.edit) for mistake in mistakes)
         if key not in self.memory:
-            self.memory[key] = collect(self.run, answer)
+            self.memory[key] = self._results_of(mistakes)
         return self.memory[key]
+
+    def _results_of(self, mistakes: tuple[Mistake, ...]) -> Results | None:
+        try:
+            answer = make(self.task, mistakes, self.exact)
+        except (
+            EditError
+        ):  # the tests find this; a learner who changed the notebook goes on without it
+            return None
+
+        if self.exact:
+            answer.exact = True
+        seconds = min(self.seconds, _MISTAKE_SECONDS) if mistakes else self.seconds
+        return collect(self.probe, answer, seconds)
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """The result of `check`."""
+    """What `check` found."""
 
     kind: str  # not attempted, wrong, right
-    diagnosis: str = ""  # the name of a recorded wrong answer or of a general diagnosis
+    diagnosis: str = ""  # the name of a mistake, of two, or of a general diagnosis
     message: str = ""
     look: str = ""
+    mistakes: tuple[str, ...] = ()  # the names of the recorded mistakes that explain the answer
 
 
 def judge(exercise: Exercise, answer: Any) -> Verdict:
-    """Return the verdict on a learner's answer."""
-    untouched = exercise.given is not None and same_code(answer, exercise.given)
+    """Return the verdict on a learner's answer. Raises SolutionsError if there is nothing to compare it with."""
+    given = exercise.task.given
+    untouched = given is not None and same_code(answer, given)
     if answer is None or answer is ... or untouched:
         return Verdict("not attempted")
-
     if not callable(answer):
-        text = (
-            f"check was given {kind(answer)}, {brief(answer)}. Give it the function itself, without "
-            f'parentheses: check("{exercise.name}", your_function).'
-        )
-        return Verdict("wrong", "not a function", text)
+        return _not_a_function(exercise, answer)
 
-    mine, watched = observe(exercise.run, answer, exercise.seconds)
-    if isinstance(mine[0][1], Raised) and mine[0][1].kind == "unwritten":
+    found = observe(exercise.probe, answer, exercise.seconds)
+    if found.results and _unwritten(found.results[0][1]):
         return Verdict("not attempted")
 
-    named = _named(exercise, mine)
+    expected = exercise.results_of()
+    if same_results(found.results, expected, exercise.tolerance):
+        return _side_effects(found) or Verdict("right")
+
+    named = _named(exercise, found.results)
     if named:
-        return Verdict("wrong", named.name, named.diagnosis, named.look)
+        return _explained(exercise, named)
+    return _side_effects(found, replaced_only=True) or _general(exercise, found)
 
-    expected = exercise.results_of("reference", exercise.reference)
-    if not same_results(mine, expected, exercise.tolerance):
-        return general(mine, expected, exercise.tolerance, watched)
 
-    if watched.changed:
+def same_results(one: Results | None, other: Results | None, tolerance: float) -> bool:
+    """Return whether two lists of (description, result) pairs are the same."""
+    if one is None or other is None or len(one) != len(other):
+        return False
+    return all(a[0] == b[0] and same(a[1], b[1], tolerance) for a, b in zip(one, other))
+
+
+# ---------------------------------------------------------------- known mistakes
+
+
+def _named(exercise: Exercise, mine: Results) -> tuple[Mistake, ...]:
+    """Return the mistake, or the two, that explain these results; () if none does."""
+    broken = [value.name for _, value in mine if isinstance(value, Broken)]
+    if broken:
+        return tuple(m for m in exercise.mistakes if m.name == broken[0])
+
+    possible = [version for m in exercise.mistakes if m.can_be_made for version in m.versions]
+    for mistake in possible:
+        if same_results(mine, exercise.results_of(mistake), exercise.tolerance):
+            return (mistake,)
+
+    deadline = time.monotonic() + PAIR_SECONDS
+    for pair in _pairs(exercise, possible, mine):
+        if time.monotonic() > deadline:
+            break
+        if same_results(mine, exercise.results_of(*pair), exercise.tolerance):
+            return pair
+    return ()
+
+
+def _pairs(
+    exercise: Exercise, mistakes: list[Mistake], mine: Results
+) -> Iterator[tuple[Mistake, Mistake]]:
+    """Yield pairs of mistakes, those first which, each by itself, explain most of the results that are wrong."""
+    whole = [m for m in mistakes if m.answer is None]
+    right = _places(exercise, mine, exercise.results_of())
+    explained = [_places(exercise, mine, exercise.results_of(m)) for m in whole]
+
+    def left_open(pair: tuple[int, int]) -> int:
+        return -len(right | explained[pair[0]] | explained[pair[1]])
+
+    for i, j in sorted(itertools.combinations(range(len(whole)), 2), key=left_open):
+        if whole[i].name != whole[j].name:
+            yield whole[i], whole[j]
+
+
+def _places(exercise: Exercise, mine: Results, theirs: Results | None) -> set[int]:
+    """Return the numbers of the probes on which two answers have the same result."""
+    pairs = enumerate(zip(mine, theirs or ()))
+    return {i for i, (a, b) in pairs if a[0] == b[0] and same(a[1], b[1], exercise.tolerance)}
+
+
+def _explained(exercise: Exercise, named: tuple[Mistake, ...]) -> Verdict:
+    """Return the verdict that names one mistake, or two."""
+    names = tuple(mistake.name for mistake in named)
+    looks = dict.fromkeys(mistake.look or exercise.look for mistake in named)
+    look = "; ".join(place for place in looks if place)
+    if len(named) == 1:
+        return Verdict("wrong", names[0], named[0].diagnosis, look, names)
+
+    diagnosis = f"two things at once: {names[0]}, and {names[1]}"
+    message = f"First: {named[0].diagnosis} Second: {named[1].diagnosis}"
+    return Verdict("wrong", diagnosis, message, look, names)
+
+
+# ---------------------------------------------------------------- general diagnoses
+
+
+def _not_a_function(exercise: Exercise, answer: Any) -> Verdict:
+    text = (
+        f"check was given {kind(answer)}, {brief(answer)}. Give it the function itself, without "
+        f'parentheses: check("{exercise.name}", your_function).'
+    )
+    return Verdict("wrong", "not a function", text)
+
+
+def _unwritten(value: Any) -> bool:
+    return isinstance(value, Raised) and value.kind == "unwritten"
+
+
+def _side_effects(found: Observation, replaced_only: bool = False) -> Verdict | None:
+    """Return what is wrong with an answer apart from its results."""
+    if found.left_behind:
+        names = ", ".join(f"`{name}`" for name in found.left_behind[:3])
         text = (
-            f"The result is right, but your function changed `{watched.changed}`, which belongs to the caller. "
+            f"Your function changed {names} for everything that runs after it. We have put it back. "
+            "Use a name of your own, or undo the change before you return."
+        )
+        return Verdict("wrong", "changed something global", text)
+
+    if found.changed and not replaced_only:
+        text = (
+            f"The result is right, but your function changed `{found.changed}`, which belongs to the caller. "
             "Work on a copy, or make a new value."
         )
         return Verdict("wrong", "changed its input", text)
-
-    return Verdict("right")
-
-
-def _named(exercise: Exercise, mine: Results) -> WrongAnswer | None:
-    """Return the recorded wrong answer that has these results, or None if they are right or unknown."""
-    broken = [value.name for _, value in mine if isinstance(value, Broken)]
-    if broken:
-        return next(wrong for wrong in exercise.wrong if wrong.name == broken[0])
-
-    reference = exercise.results_of("reference", exercise.reference)
-    if same_results(mine, reference, exercise.tolerance):
-        return None
-
-    for wrong in exercise.wrong:
-        theirs = exercise.results_of(wrong.name, wrong.answer)
-        if same_results(mine, theirs, exercise.tolerance):
-            return wrong
     return None
 
 
-def same_results(one: Results, other: Results, tolerance: float) -> bool:
-    """Return whether two lists of (description, result) pairs are the same."""
-    return len(one) == len(other) and all(
-        a[0] == b[0] and same(a[1], b[1], tolerance) for a, b in zip(one, other, strict=True)
-    )
-
-
-def general(mine: Results, expected: Results, tolerance: float, watched: Watched) -> Verdict:
-    """Describe the first difference when no recorded wrong answer explains it."""
-    for (label, got), (wanted_label, want) in zip(mine, expected, strict=False):
+def _general(exercise: Exercise, found: Observation) -> Verdict:
+    """Describe the first difference when no known mistake explains it."""
+    expected = exercise.results_of()
+    for (label, got), (wanted_label, want) in zip(found.results, expected or ()):
         if isinstance(got, Raised):
-            return _stopped(got, wanted_label, watched)
+            return _stopped(got, wanted_label, found)
 
-        found = difference(got, want, tolerance)
-        if found and got is None:
-            return _nothing(label, watched)
-        if found:
-            return Verdict("wrong", found.diagnosis, f"{label}: {found.text}.")
+        differs = difference(got, want, exercise.tolerance)
+        if differs and got is None:
+            return _nothing(label, found)
+        if differs and isinstance(got, Stream) and not isinstance(want, Stream):
+            return _stream(label, got)
+        if differs:
+            return Verdict("wrong", differs.diagnosis, f"{label}: {differs.text}.")
 
-    return Verdict(
-        "wrong", "wrong value", "It returned a different number of results than expected."
-    )
+    return Verdict("wrong", "wrong value", "It returned another number of results than expected.")
 
 
-def _stopped(got: Raised, label: str, watched: Watched) -> Verdict:
-    """Describe an answer that ran too long, raised an exception, or returned something that cannot be compared."""
+def _stopped(got: Raised, label: str, found: Observation) -> Verdict:
+    """Describe what stopped an answer."""
     if got.kind == "TimeoutError" and not got.line:
         text = f"{label}: {got.message}. Is there a loop that never ends?"
         return Verdict("wrong", "too slow or endless", text)
 
-    if got.inside:
-        line = f" in line {got.number}, `{got.line}`" if got.line else ""
-        name = "NotImplementedError" if got.kind == "unwritten" else got.kind
-        ending = f": {got.message}" if got.message else "."
-        return Verdict("wrong", "raised", f"{label}: it raised {name}{line}{ending}")
+    if not got.inside:
+        return _unusable(got, label, found)
 
-    if watched.returned is None:
-        return _nothing(label, watched)
+    where = f" in line {got.number}, `{got.line}`" if got.line else ""
+    if got.kind == "SystemExit":
+        text = f"{label}: it called exit(){where}, which ends the whole program. Return a value instead."
+        return Verdict("wrong", "left the program", text)
+    if got.kind == "RecursionError":
+        text = f"{label}: it calls itself without end{where}. Which case should end the recursion?"
+        return Verdict("wrong", "endless recursion", text)
+    if got.kind == "MemoryError" or "allocate memory" in got.message:  # PyTorch's is a RuntimeError
+        text = f"{label}: it asked for more than 1.5 GB of memory{where}. Is a shape, or a loop, too large?"
+        return Verdict("wrong", "too much memory", text)
+
+    name = "NotImplementedError" if got.kind == "unwritten" else got.kind
+    ending = f": {got.message}" if got.message else "."
+    return Verdict("wrong", "raised", f"{label}: it raised {name}{where}{ending}")
+
+
+def _unusable(got: Raised, label: str, found: Observation) -> Verdict:
+    """Describe a result that the probe could not read."""
+    returned = found.returned
+    if returned is None:
+        return _nothing(label, found)
+    if isinstance(returned, Iterator):
+        return _stream(label, Stream(type(returned).__name__))
 
     text = (
-        f"{label}: it returned {kind(watched.returned)}, {brief(watched.returned)}, "
+        f"{label}: it returned {kind(returned)}, {brief(returned)}, "
         f"which the check could not use: {got.message}"
     )
     return Verdict("wrong", "wrong type", text)
 
 
-def _nothing(label: str, watched: Watched) -> Verdict:
-    """Describe an answer that returned None."""
-    if watched.printed:
+def _stream(label: str, got: Stream) -> Verdict:
+    text = (
+        f"{label}: it returned {kind(got)}, which has computed nothing yet. Return the values themselves: "
+        "`return` in place of `yield`, or list(...) around it."
+    )
+    return Verdict("wrong", "returned a generator", text)
+
+
+def _nothing(label: str, found: Observation) -> Verdict:
+    if found.printed:
         text = f"{label}: it printed something and returned None. Replace print(...) by return ..."
         return Verdict("wrong", "printed instead of returned", text)
-
     text = f"{label}: it returned None. Is there a return statement?"
     return Verdict("wrong", "returned None", text)
 
 
+# ---------------------------------------------------------------- code
+
+
 def same_code(one: Any, other: Any) -> bool:
-    """Return whether two functions consist of the same statements, whatever their names, comments and docstrings."""
+    """Return whether two functions consist of the same statements; names, comments and docstrings are free."""
     first = _statements(one)
-    second = _statements(other)
-    return first is not None and first == second
+    return first is not None and first == _statements(other)
 
 
 def _statements(function: Any) -> list[str] | None:
-    """Return the syntax trees of a function's parameters and statements, or None if it has no source."""
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(function))).body[0]
-    except (OSError, TypeError, SyntaxError):  # not a function, or its source is not available
+    except (OSError, TypeError, SyntaxError):  # not a function, or one without source
         return None
 
     if not isinstance(tree, ast.FunctionDef):
         return None
-
     body = tree.body[1:] if ast.get_docstring(tree) is not None else tree.body
     return [ast.dump(node) for node in (tree.args, *body)]

@@ -1,8 +1,4 @@
-"""Write exercises/ from solutions/: the same notebooks without the solutions and without outputs.
-
-Everything between `### BEGIN SOLUTION` and `### END SOLUTION` is removed. Inside a function, the learner finds
-`raise NotImplementedError("write this")` instead; lines `### STUB: code` inside the block define a different stub.
-"""
+"""Write exercises/ from solutions/: the same notebooks without the solutions and without outputs."""
 
 from __future__ import annotations
 
@@ -14,48 +10,7 @@ from pathlib import Path
 import nbformat
 
 from courseware import paths
-from courseware.exercises.probing import STUB_MESSAGE
-
-BEGIN = "### BEGIN SOLUTION"
-END = "### END SOLUTION"
-STUB = "### STUB: "
-
-
-def strip(source: str, where: str) -> str:
-    """Return a cell's source with stubs in place of its solutions; raises ValueError if markers are unbalanced."""
-    kept: list[str] = []
-    stub: list[str] | None = None
-    indent = ""
-
-    for number, line in enumerate(source.split("\n"), 1):
-        text = line.strip()
-        place = f"{where}, line {number}"
-
-        if text == BEGIN:
-            if stub is not None:
-                raise ValueError(f"{place}: {BEGIN} inside a solution; close the first")
-            stub = []
-            indent = line[: len(line) - len(line.lstrip())]
-
-        elif text == END:
-            if stub is None:
-                raise ValueError(f"{place}: {END} without {BEGIN}")
-            if not stub and not indent:
-                raise ValueError(f"{place}: a solution outside a function needs lines `{STUB}code`")
-            kept += stub or [f'{indent}raise NotImplementedError("{STUB_MESSAGE}")']
-            stub = None
-
-        elif text.startswith(STUB.strip()):
-            if stub is None:
-                raise ValueError(f"{place}: {STUB.strip()} outside a solution")
-            stub.append(indent + text.removeprefix(STUB.strip()).removeprefix(" "))
-
-        elif stub is None:
-            kept.append(line)
-
-    if stub is not None:
-        raise ValueError(f"{where}: {BEGIN} without {END}")
-    return "\n".join(kept)
+from courseware.exercises.stubs import strip
 
 
 def exercise_text(path: Path) -> str:
@@ -76,7 +31,7 @@ def exercise_text(path: Path) -> str:
 
 
 def pairs() -> dict[Path, str]:
-    """Return the text that each file of exercises/ should contain."""
+    """Return the text that each file of exercises/ should hold."""
     solutions = sorted((paths.ROOT / "solutions").glob("*.ipynb"))
     return {paths.ROOT / "exercises" / path.name: exercise_text(path) for path in solutions}
 
@@ -94,12 +49,11 @@ def out_of_step() -> str:
 
     strays = set((paths.ROOT / "exercises").glob("*.ipynb")) - set(wanted)
     lines += [f"exercises/{path.name}: no solution writes this file\n" for path in sorted(strays)]
-
     return "".join(lines)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Write the files that have changed, or only compare them; return the exit status."""
+    """Run the command line: write exercises/, or with --check only compare."""
     parser = argparse.ArgumentParser(description="write exercises/ from solutions/")
     parser.add_argument("--check", action="store_true", help="only compare; exit 1 if they differ")
 

@@ -1,7 +1,7 @@
-"""Run an answer on the probes of its exercise and record everything that it does.
+"""Run an answer on the probes of its exercise and write down what it does, whatever it does.
 
-An exception, an endless loop, a call of exit() or a result of the wrong type becomes part of the results. The random
-generators are seeded, so that an answer always gets the same verdict, and the learner's own random state is restored.
+An exception, an endless loop, a call of exit() or a result of the wrong type becomes one of the results. The random
+states are fixed, so the same answer always gets the same verdict.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import inspect
-import random
 import sys
 import sysconfig
 import traceback
@@ -18,15 +17,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
+from courseware.exercises.compare import plain, same
+from courseware.exercises.guards import MEMORY, guarded
+from courseware.exercises.stubs import MESSAGE
+from courseware.time_limit import TooLong
 
-from courseware.exercises.compare import same
-from courseware.time_limit import TooLong, time_limit
+Probe = Callable[[Any], Iterator[tuple[str, Any]]]
+Results = list[tuple[str, Any]]  # (description, result)
 
-STUB_MESSAGE = "write this"
 _WATCHED = 200  # calls; copying the arguments of thousands of draws would cost more than the draws
-_OURS = (str(Path(__file__).parent),)
+_PRINTED = 1000  # characters of an answer's own output that are shown
+_OURS = str(Path(__file__).parent)
 _LIBRARIES = tuple(
     path for path in map(sysconfig.get_path, ("stdlib", "platstdlib", "purelib", "platlib")) if path
 )
@@ -40,7 +41,7 @@ class Raised:
     message: str = ""
     line: str = ""
     number: int = 0
-    inside: bool = True  # raised by the learner's code, not by the check that reads its result
+    inside: bool = True  # raised by the answer, not by the probe when it read the result
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Raised) and (other.kind, other.inside) == (self.kind, self.inside)
@@ -49,23 +50,33 @@ class Raised:
         return hash((self.kind, self.inside))
 
 
-class Watched:
-    """Call an answer and record what its results do not show: changed arguments, and the last value returned."""
+@dataclass
+class Observation:
+    """What an answer did on the probes, and what was noticed on the way."""
+
+    results: Results
+    returned: Any = None  # by the last call
+    changed: str = ""  # the parameter whose value it changed
+    printed: bool = False
+    left_behind: tuple[str, ...] = ()  # library functions and settings that it had changed
+
+
+class _Watched:
+    """Calls an answer and notices which of its arguments it changes."""
 
     def __init__(self, answer: Callable) -> None:
         self.answer = answer
         self.calls = 0
         self.running = False
         self.returned: Any = None
-        self.changed = ""  # the name of an argument
-        self.printed = False
+        self.changed = ""
 
     def __call__(self, *args: Any, **keywords: Any) -> Any:
         self.calls += 1
         before = copy.deepcopy((args, keywords)) if self.calls <= _WATCHED else None
 
-        self.running = True
         self.returned = None
+        self.running = True
         self.returned = self.answer(*args, **keywords)
         self.running = False
 
@@ -73,99 +84,105 @@ class Watched:
             self.changed = self._first_changed(before, args, keywords)
         return self.returned
 
-    def _first_changed(self, before: tuple, args: tuple, keywords: dict[str, Any]) -> str:
-        """Return the name of the first argument that differs from its copy, or ''."""
-        old_args, old_keywords = before
-
-        for i, (old, new) in enumerate(zip(old_args, args, strict=True)):
+    def _first_changed(self, before: tuple, args: tuple, keywords: dict) -> str:
+        for i, (old, new) in enumerate(zip(before[0], args, strict=True)):
             if not same(old, new, 0.0):
                 return _parameter(self.answer, i)
-        for name, new in keywords.items():
-            if not same(old_keywords[name], new, 0.0):
-                return name
-        return ""
+
+        return next((k for k, new in keywords.items() if not same(before[1][k], new, 0.0)), "")
 
 
 def _parameter(function: Callable, i: int) -> str:
-    """Return the name of a function's parameter number i."""
     try:
         return list(inspect.signature(function).parameters)[i]
     except (TypeError, ValueError, IndexError):
         return f"argument {i + 1}"
 
 
-class _Tee:
-    """Pass on what is printed, and remember that something was."""
+class _Output:
+    """Passes on the first of what an answer prints, and remembers that it printed."""
 
-    def __init__(self, real: Any, watched: Watched) -> None:
-        self._real = real
-        self._watched = watched
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+        self._left = _PRINTED
+        self.printed = False
 
     def write(self, text: str) -> int:
-        self._watched.printed = self._watched.printed or bool(text.strip())
-        return self._real.write(text)
+        self.printed = self.printed or bool(text.strip())
+        if self._left > 0:
+            self._stream.write(text[: self._left])
+            self._left -= len(text)
+            if self._left <= 0:
+                self._stream.write("\n… (it printed more than is shown here)\n")
+        return len(text)
+
+    def flush(self) -> None:
+        self._stream.flush()
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._real, name)
+        return getattr(self._stream, name)
 
 
-@contextlib.contextmanager
-def _seeded() -> Iterator[None]:
-    """Seed the CPU generators of Python, NumPy and PyTorch, and restore their states at the end."""
-    python_state = random.getstate()
-    numpy_state = np.random.get_state()
-    torch_state = torch.get_rng_state()
-
-    random.seed(0)
-    np.random.seed(0)
-    torch.default_generator.manual_seed(0)
-    try:
-        yield
-    finally:
-        random.setstate(python_state)
-        np.random.set_state(numpy_state)
-        torch.set_rng_state(torch_state)
-
-
-def collect(run: Callable, answer: Any, seconds: float | None = None) -> list[tuple[str, Any]]:
-    """Return the results of `answer` on the probes; if something stops it, the last result is a `Raised`."""
-    results: list[tuple[str, Any]] = []
-
-    try:
-        with _seeded(), time_limit(seconds):
-            for label, value in run(answer):
-                results.append((label, copy.deepcopy(value)))
-    except TooLong:
-        results.append(("time", Raised("TimeoutError", f"still running after {seconds:.0f} s")))
-    except (Exception, SystemExit) as error:
-        results.append(("raised", _raised(error, run, getattr(answer, "running", True))))
-
+def collect(probe: Probe, answer: Any, seconds: float | None = None) -> Results:
+    """Return the results of a reference or a mistake on the probes."""
+    results: Results = []
+    with guarded(seconds) as guard:
+        _collect(results, probe, answer, seconds, guard)
     return results
 
 
-def observe(
-    run: Callable, answer: Callable, seconds: float
-) -> tuple[list[tuple[str, Any]], Watched]:
-    """Return a learner's results within a time limit, and what was observed meanwhile."""
-    watched = Watched(answer)
-    with contextlib.redirect_stdout(_Tee(sys.stdout, watched)):
-        return collect(run, watched, seconds), watched
+def observe(probe: Probe, answer: Callable, seconds: float) -> Observation:
+    """Return what a learner's answer does within its limits of time and memory."""
+    found = Observation([])
+    watched = _Watched(answer)
+    output = _Output(sys.stdout)
+
+    with guarded(seconds, MEMORY) as guard, contextlib.redirect_stdout(output):
+        _collect(found.results, probe, watched, seconds, guard)
+
+    found.returned = watched.returned
+    found.changed = watched.changed
+    found.printed = output.printed
+    found.left_behind = tuple(guard.left_behind)
+    return found
 
 
-def _raised(error: BaseException, run: Callable, running: bool) -> Raised:
-    """Describe an exception, with the last line of the learner's code that it passed."""
-    reader = (run.__code__.co_filename, run.__code__.co_name)
-    not_theirs = (*_OURS, *_LIBRARIES, "<frozen")
-    frames = [
-        frame
-        for frame in traceback.extract_tb(error.__traceback__)
-        if not frame.filename.startswith(not_theirs) and (frame.filename, frame.name) != reader
+def _collect(
+    results: Results, probe: Probe, answer: Any, seconds: float | None, guard: Any
+) -> None:
+    """Append the results of the probes; what stops the answer becomes the last result, a `Raised`."""
+    try:
+        for label, value in probe(answer):
+            results.append((label, plain(value)))
+    except TooLong:
+        results.append(("time", Raised("TimeoutError", f"still running after {seconds:.0f} s")))
+    except BaseException as error:  # also SystemExit, and a KeyboardInterrupt of the answer's own
+        if guard.interrupted:
+            raise
+        results.append(("raised", _raised(error, probe, getattr(answer, "running", True))))
+
+
+def _raised(error: BaseException, probe: Probe, running: bool) -> Raised:
+    frames = traceback.extract_tb(error.__traceback__)
+    reader = (probe.__code__.co_filename, probe.__code__.co_name)
+    apart = (_OURS, *_LIBRARIES, "<frozen")
+    theirs = [
+        f for f in frames if not f.filename.startswith(apart) and (f.filename, f.name) != reader
     ]
 
-    shown = next((frame for frame in reversed(frames) if frame.line), None)
-    line = shown.line if shown else ""
-    number = (shown.lineno or 0) if shown else 0
+    shown = next((f for f in reversed(theirs) if f.line), None)
+    unwritten = isinstance(error, NotImplementedError) and error.args in ((), (MESSAGE,))
+    return Raised(
+        kind="unwritten" if unwritten else type(error).__name__,
+        message=_text(error),
+        line=(shown.line or "") if shown else "",
+        number=shown.lineno or 0 if shown else 0,
+        inside=running or bool(theirs),
+    )
 
-    unwritten = isinstance(error, NotImplementedError) and error.args in ((), (STUB_MESSAGE,))
-    name = "unwritten" if unwritten else type(error).__name__
-    return Raised(name, str(error), line, number, inside=running or bool(frames))
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # an exception of the learner's own, with a faulty __str__
+        return ""

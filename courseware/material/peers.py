@@ -41,7 +41,7 @@ def as_gpt2(model: MiniGPT, eos_token_id: int | list[int] | None = None) -> GPT2
     theirs = GPT2LMHeadModel(_their_config(config, eos_token_id))
     theirs.load_state_dict(_their_weights(model))
     theirs.loss_type = "ForCausalLM"  # the default anyway, but without it there is a warning
-    # pyrefly: ignore[bad-argument-type]  # transformers wraps `to`, and its types lose `self`
+    # pyrefly: ignore[bad-argument-type]  transformers wraps `to`, and its types lose `self`
     return theirs.to(model.embedding.weight.dtype).eval()
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from courseware.exercises.engine import Exercise, WrongAnswer
+from courseware.exercises.legacy import Exercise, WrongAnswer
 
 # --- extend an alphabet ---
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from courseware.exercises.answers.bpe_order import BEST, ENCODE
-from courseware.exercises.engine import Exercise, WrongAnswer
+from courseware.exercises.legacy import Exercise, WrongAnswer
 
 # --- count pairs ---
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from courseware.exercises.engine import Exercise, WrongAnswer
+from courseware.exercises.legacy import Exercise, WrongAnswer
 
 # --- the split ---
 

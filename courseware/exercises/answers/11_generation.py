@@ -6,7 +6,7 @@ import re
 
 import torch
 
-from courseware.exercises.engine import Exercise, WrongAnswer
+from courseware.exercises.legacy import Exercise, WrongAnswer
 
 # --- the repetition penalty ---
 

@@ -7,7 +7,7 @@ import statistics
 
 import torch
 
-from courseware.exercises.engine import Exercise, WrongAnswer
+from courseware.exercises.legacy import Exercise, WrongAnswer
 
 # --- the perplexity of a text in blocks ---
 

@@ -6,7 +6,7 @@ import hashlib
 import math
 import random
 
-from courseware.exercises.engine import Exercise, WrongAnswer
+from courseware.exercises.legacy import Exercise, WrongAnswer
 
 # --- the side of a document ---
 

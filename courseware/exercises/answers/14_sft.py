@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch.nn import functional as F
 
-from courseware.exercises.engine import Exercise, WrongAnswer
+from courseware.exercises.legacy import Exercise, WrongAnswer
 
 SYSTEM = {"role": "system", "content": "Be brief."}
 ASKED = {"role": "user", "content": "Is it late?"}
@@ -661,10 +661,18 @@ def _conversation(*, system="first", turns=slice(None), answers=True, question=T
 
 
 def _run_conversation(answer):
-    history = [("Is it late?", "Yes."), ("How late?", "Past eleven."), ("Sure?", "Yes."), ("Sure?", "Quite."), ("So?", "So.")]
+    history = [
+        ("Is it late?", "Yes."),
+        ("How late?", "Past eleven."),
+        ("Sure?", "Yes."),
+        ("Sure?", "Quite."),
+        ("So?", "So."),
+    ]
     for system in ("Be brief.", None, ""):
         for n in (0, 1, 2, 5, 3):
-            name = f"{'with' if system else 'without'} a system message ({system!r}), {n} turns before"
+            name = (
+                f"{'with' if system else 'without'} a system message ({system!r}), {n} turns before"
+            )
             yield name, answer(system, list(history[:n]), "And now?")
 
 

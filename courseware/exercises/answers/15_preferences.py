@@ -7,7 +7,7 @@ import math
 import torch
 from torch.nn import functional as F
 
-from courseware.exercises.engine import Exercise, WrongAnswer
+from courseware.exercises.legacy import Exercise, WrongAnswer
 
 # --- the loss ---
 

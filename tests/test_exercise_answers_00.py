@@ -1,4 +1,4 @@
-"""The main warm-ups answered in other ways than ours, rightly and wrongly: loops, NumPy, einsum, plain Python."""
+"""The warm-ups, answered by others: rightly in another way, with one mistake, and with two at once."""
 
 from __future__ import annotations
 
@@ -10,9 +10,7 @@ import random
 import numpy as np
 import pytest
 import torch
-
-from courseware.exercises import find
-from courseware.exercises.engine import judge
+from tools import judged
 
 
 def loops(scale=lambda size, width: math.sqrt(width), keys=True, allowed=lambda i, j: j <= i):
@@ -72,6 +70,15 @@ ATTENTION = [
     (lambda *a, **k: einsum_attention(*a, **k, erase=True), "masked after the softmax"),
     (lambda *a, **k: einsum_attention(*a, **k, no_values=True), "returned the weights"),
     (lambda q, k, v, is_causal=False: library_attention(q, k, v)[..., :-1], "wrong shape"),
+    (lambda q, k, v, is_causal=False: library_attention(q, k, v, True), "always causal"),
+    (
+        loops(scale=lambda size, width: width, allowed=lambda i, j: j >= i),
+        "two things at once: divided by d instead of √d, and the mask hides the past",
+    ),
+    (
+        loops(keys=False, allowed=lambda i, j: True),
+        "two things at once: softmax over the queries, and is_causal is ignored",
+    ),
 ]
 
 
@@ -109,6 +116,10 @@ CAUSAL_MASK = [
     (lambda s: np_mask(s, shown=lambda m: np.where(m, 0.0, -np.inf)), "an additive mask"),
     (lambda s: np_mask(s, shown=lambda m: m.astype(int)), "wrong dtype"),
     (erased, "masked after the softmax"),
+    (
+        lambda s: np_mask(s, axis=0, shown=np.logical_not),
+        "two things at once: True and False swapped, and softmax over the columns",
+    ),
 ]
 
 
@@ -127,6 +138,8 @@ def plain_sampler(mistake=None):
         if top_k and mistake != "no k":
             order = order[::-1] if mistake == "least" else order
             order = order[: top_k + (mistake == "k + 1")]
+        if mistake == "no p":
+            top_p = None
         if top_p is not None and mistake in ("by id", "upwards"):
             order = sorted(order) if mistake == "by id" else order[::-1]
         weights = [math.exp(values[i]) for i in order]
@@ -154,20 +167,90 @@ SAMPLER = [
     (plain_sampler("upwards"), "top-p begins with the least likely"),
     (plain_sampler("short"), "top-p drops the token that crosses the threshold"),
     (plain_sampler("place"), "ranks instead of ids, always"),
+    (plain_sampler("no p"), "top_p is ignored"),
     (lambda logits, **_: int(logits.argmax()), "always the most likely token"),
     (lambda logits, **_: random.randrange(len(logits)), "wrong value"),
 ]
 
 
-CASES = [
-    *(("attention", *case) for case in ATTENTION),
-    *(("causal_mask", *case) for case in CAUSAL_MASK),
-    *(("sampler", *case) for case in SAMPLER),
+def codec_by_lists(text):
+    alphabet = sorted(set(text))
+    return lambda s: [alphabet.index(c) for c in s], lambda ids: "".join(alphabet[i] for i in ids)
+
+
+def codec_by_find(text, alphabet=sorted):
+    letters = "".join(alphabet(set(text)))
+    return lambda s: [letters.find(c) for c in s], lambda ids: "".join(letters[i] for i in ids)
+
+
+def codec_from_one(text):
+    table = {c: n for n, c in enumerate(sorted(set(text)), start=1)}
+    back = {n: c for c, n in table.items()}
+    return lambda s: [table[c] for c in s], lambda ids: [back[i] for i in ids]
+
+
+def mlp_of_functions(
+    train_ids, val_ids, vocab_size, steps=400, shift=1, ending=lambda x: x, report=lambda x: x
+):
+    """Train a model that is a plain function, with batches of positions drawn by Python, and a batched loss."""
+    functional = torch.nn.functional
+    layers = torch.nn.Linear(vocab_size, 96), torch.nn.Linear(96, vocab_size)
+
+    def model(ids):
+        one_hot = functional.one_hot(ids, vocab_size).float()
+        return ending(layers[1](torch.tanh(layers[0](one_hot))))
+
+    parameters = [p for layer in layers for p in layer.parameters()]
+    optimizer = torch.optim.Adam(parameters, lr=1e-2)
+    for _ in range(steps):
+        i = torch.tensor(random.sample(range(len(train_ids) - 1), 512))
+        optimizer.zero_grad()
+        functional.cross_entropy(model(train_ids[i]), train_ids[i + shift]).backward()
+        optimizer.step()
+
+    pieces = val_ids.unfold(0, 101, 100)
+    losses = [functional.cross_entropy(model(a[:-1]), a[shift:][:100]).item() for a in pieces]
+    return model, report(sum(losses) / len(losses))
+
+
+MLP = [
+    (mlp_of_functions, None),
+    (lambda *a: mlp_of_functions(*a, steps=2), "the model did not learn"),
+    (lambda *a: mlp_of_functions(*a, ending=lambda x: x.softmax(-1)), "softmax before the loss"),
+    (
+        lambda *a: mlp_of_functions(*a, report=lambda loss: loss / 2),
+        "another loss than the model's",
+    ),
+    (lambda *a: mlp_of_functions(*a, report=torch.tensor), "wrong value"),
+]
+
+CODEC = [
+    (codec_by_lists, None),
+    (codec_by_find, "the unknown becomes -1"),
+    (
+        lambda text: codec_by_find(text, alphabet=lambda s: dict.fromkeys(text)),
+        "two things at once: in order of appearance, and the unknown becomes -1",
+    ),
+    (codec_from_one, "two things at once: ids begin at 1, and decode returns a list"),
+    (
+        lambda text: (lambda s: [*map(ord, s)], lambda ids: "".join(map(chr, ids))),
+        "Unicode numbers as ids",
+    ),
+]
+
+ANSWERS = [
+    (name, answer, diagnosis or "")
+    for name, cases in (
+        ("attention", ATTENTION),
+        ("causal_mask", CAUSAL_MASK),
+        ("mlp_bigram", MLP),
+        ("sampler", SAMPLER),
+        ("char_codec", CODEC),
+    )
+    for answer, diagnosis in cases
 ]
 
 
-@pytest.mark.parametrize(("name", "answer", "diagnosis"), CASES)
-def test_answers_in_another_style(name, answer, diagnosis):
-    verdict = judge(find(name), answer)
-    expected = ("right", "") if diagnosis is None else ("wrong", diagnosis)
-    assert (verdict.kind, verdict.diagnosis) == expected, verdict.message
+@pytest.mark.parametrize(("name", "answer", "diagnosis"), ANSWERS)
+def test_answers_of_others(name, answer, diagnosis):
+    judged(name, answer, diagnosis)
