@@ -14,16 +14,20 @@ import os
 import sys
 import unicodedata
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from minigpt_lib.bpe import BPETokenizer
 from minigpt_lib.generation import GenerationConfig, TextGenerator
 from minigpt_lib.model import MiniGPT, count_parameters
-from minigpt_lib.sft import FORMATS, ChatTokenizer
+from minigpt_lib.sft import FORMATS, ChatTokenizer, Dialog
+from minigpt_lib.training import on_interrupt
 
 __all__ = [
     "SETTINGS",
@@ -38,7 +42,7 @@ __all__ = [
 ]
 
 SYSTEM = "You are MiniGPT, a small assistant."
-SETTINGS = {
+SETTINGS: dict[str, Any] = {
     "max_new_tokens": 64,
     "strategy": "top_p",
     "temperature": 0.3,
@@ -50,12 +54,13 @@ SETTINGS = {
 }
 
 
-def fit_history(messages, chat, room: int) -> list[dict]:
+def fit_history(messages: Dialog, chat: ChatTokenizer, room: int) -> list[dict[str, str]]:
     """Return the messages that fit into `room` tokens, counted with the header of the answer to come.
 
     The system message and the last message, a user's, always stay; of the turns between, the newest, each
     a question with its answer. Raises ValueError if what must stay is too long, or if the last is no user's.
     """
+    messages = list(messages)
     if not messages or messages[-1]["role"] != "user":
         raise ValueError("expected messages of which the last is the user's.")
     first = messages[:1] if messages[0]["role"] == "system" else []
@@ -82,8 +87,9 @@ class Conversation:
     or None. ValueError if that is empty or too long.
     """
 
-    def __init__(self, chat, room: int, system: str | None = None):
-        self.chat, self.room, self.messages = chat, room, []
+    def __init__(self, chat: ChatTokenizer, room: int, system: str | None = None) -> None:
+        self.chat, self.room = chat, room
+        self.messages: list[dict[str, str]] = []
         self.system(system)
 
     def _settle(self) -> None:
@@ -101,7 +107,7 @@ class Conversation:
         self._settle()
         self.messages = [m for m in self.messages if m["role"] == "system"]
 
-    def window(self, text: str) -> list[dict]:
+    def window(self, text: str) -> list[dict[str, str]]:
         """Return the messages that a model reads to answer `text`, which is the last of them.
 
         Raises ValueError if it is empty or too long.
@@ -116,17 +122,15 @@ class Conversation:
     def add(self, text: str, answer: str) -> None:
         """Note a turn. One without an answer (nothing, or blanks alone) is not kept."""
         if answer.strip():
-            question = {
-                "role": "user",
-                "content": text,
-            }  # both at once: Ctrl-C may come at any time
-            self.messages += [question, {"role": "assistant", "content": answer}]
+            question = {"role": "user", "content": text}
+            reply = {"role": "assistant", "content": answer}
+            self.messages += [question, reply]  # both at once: Ctrl-C may come at any time
 
 
 _KIND = "MiniGPT conversation 1"
 
 
-def _read_conversation(path, chat) -> dict:
+def _read_conversation(path: str | Path, chat: ChatTokenizer) -> dict[str, Any]:
     """Return {"messages", "settings"} of a file that Assistant.save wrote; ValueError for any other file."""
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -144,7 +148,7 @@ def _read_conversation(path, chat) -> dict:
     return content
 
 
-def _write_conversation(path, content: dict, chat) -> None:
+def _write_conversation(path: str | Path, content: dict[str, Any], chat: ChatTokenizer) -> None:
     """Write the file at once or not at all, over nothing but another conversation."""
     path = Path(os.path.realpath(path))  # of a link the file that it leads to
     if not path.parent.is_dir():
@@ -164,7 +168,7 @@ def _write_conversation(path, content: dict, chat) -> None:
         part.unlink(missing_ok=True)
 
 
-def _open_model(folder) -> tuple[MiniGPT, ChatTokenizer]:
+def _open_model(folder: str | Path) -> tuple[MiniGPT, ChatTokenizer]:
     """Return the model and the chat tokenizer in a folder; errors as of Assistant.from_pretrained."""
     model, file = MiniGPT.from_pretrained(folder), Path(folder) / "tokenizer.json"
     try:
@@ -186,7 +190,7 @@ def _open_model(folder) -> tuple[MiniGPT, ChatTokenizer]:
     raise ValueError(f"{file} has no format's control tokens: was this model taught to answer?")
 
 
-def _checked(settings: dict, context: int) -> dict:
+def _checked(settings: dict[str, Any], context: int) -> dict[str, Any]:
     """Return the settings; ValueError if a name is unknown, a value no use, or an answer too long."""
     if unknown := sorted(settings.keys() - SETTINGS.keys()):
         raise ValueError(f"{', '.join(unknown)}: expected settings among {', '.join(SETTINGS)}.")
@@ -213,8 +217,16 @@ class Assistant(Conversation):
     GenerationConfig. ValueError for what cannot work.
     """
 
-    def __init__(self, model, chat, system: str | None = SYSTEM, context=None, **settings):
-        self.model, self.writer, self._open = model, TextGenerator(model, chat), lambda: None
+    def __init__(
+        self,
+        model: MiniGPT,
+        chat: ChatTokenizer,
+        system: str | None = SYSTEM,
+        context: int | None = None,
+        **settings: Any,
+    ) -> None:
+        self.model, self.writer = model, TextGenerator(model, chat)
+        self._open: Callable[[], Generator[str, None, None] | None] = lambda: None
         self.context = model.config.max_seq_len if context is None else context
         if type(self.context) is not int or not 2 <= self.context <= model.config.max_seq_len:
             whole = f"a whole number from 2 to {model.config.max_seq_len}, which the model reads"
@@ -224,19 +236,19 @@ class Assistant(Conversation):
         super().__init__(chat, self.room, system)
 
     @classmethod
-    def from_pretrained(cls, folder, **options) -> "Assistant":
+    def from_pretrained(cls, folder: str | Path, **options: Any) -> "Assistant":
         """Return the assistant in a folder: a model, and a tokenizer.json with the control tokens of its format.
 
         Raises FileNotFoundError if a file is missing, ValueError if one is damaged or knows no format.
         """
         return cls(*_open_model(folder), **options)
 
-    def set(self, **changes) -> None:
+    def set(self, **changes: Any) -> None:
         """Change settings; if it raises ValueError, none of them. A longer answer leaves less room."""
         self.settings = _checked({**self.settings, **changes}, self.context)
         self.room = self.context - self.settings["max_new_tokens"]
 
-    def stream(self, text: str) -> Iterator[str]:
+    def stream(self, text: str) -> Generator[str, None, None]:
         """Return an iterator over the pieces of the answer; ended or broken off, the turn is kept.
 
         The next call of stream, system, reset, load or save breaks it off. Raises ValueError at once, with
@@ -247,7 +259,7 @@ class Assistant(Conversation):
         self._open = weakref.ref(going)
         return going
 
-    def _write(self, text: str, prompt: list[int]) -> Iterator[str]:
+    def _write(self, text: str, prompt: list[int]) -> Generator[str, None, None]:
         stop, pieces = tuple(self.chat.base.special_tokens.values()), []
         try:
             for piece in self.writer.stream(torch.tensor(prompt), stop=stop, **self.settings):
@@ -264,7 +276,7 @@ class Assistant(Conversation):
         """Return the whole answer; everything else as in stream."""
         return "".join(self.stream(text))
 
-    def save(self, path) -> None:
+    def save(self, path: str | Path) -> None:
         """Write messages and settings as JSON, whole or not at all.
 
         Raises FileExistsError rather than replace a file that is no conversation.
@@ -273,7 +285,7 @@ class Assistant(Conversation):
         content = {"kind": _KIND, "messages": self.messages, "settings": self.settings}
         _write_conversation(path, content, self.chat)
 
-    def load(self, path) -> None:
+    def load(self, path: str | Path) -> None:
         """Take up a conversation that `save` wrote; ValueError, with nothing changed, for another file."""
         content = _read_conversation(path, self.chat)
         try:
@@ -285,16 +297,17 @@ class Assistant(Conversation):
 
 
 @torch.inference_mode()
-def attention_maps(model, ids) -> torch.Tensor:
+def attention_maps(model: MiniGPT, ids: Tensor) -> Tensor:
     """Return the attention weights of all layers and heads for ids (T,): (L, H, T, T), float32, on the CPU."""
     maps, hooks, training = [], [], model.training
+    blocks: Iterable[Any] = model.blocks
 
-    def note(attention, given):
+    def note(attention: Any, given: tuple[Any, ...]) -> None:
         maps.append(attention.weights(*given)[0].float().cpu())
 
     try:
         model.eval()  # without dropout, as when it wrote
-        for block in model.blocks:
+        for block in blocks:
             hooks.append(block.attention.register_forward_pre_hook(note))
         model(ids[None].to(model.embedding.weight.device))
     finally:
@@ -315,9 +328,9 @@ class AnswerAttention:
 
     tokens: list[str]
     start: int
-    weights: torch.Tensor
+    weights: Tensor
 
-    def mean(self, layer: int | None = None) -> torch.Tensor:
+    def mean(self, layer: int | None = None) -> Tensor:
         """Return the mean over the heads of a layer, counted from 0, or of all layers: (A, T)."""
         return (self.weights if layer is None else self.weights[layer, None]).mean(dim=(0, 1))
 
@@ -391,39 +404,74 @@ def _obey(assistant: Assistant, line: str) -> str:
     return f"(saved to {text})" if name == "save" else f"(going on with {text})"
 
 
-def _answer(assistant: Assistant, line: str) -> None:
+class _CtrlC:
+    """A handler for Ctrl-C that loses no press: inside a `with` block it raises KeyboardInterrupt.
+
+    It raises once, so a second press cannot interrupt the code that deals with the first. `pressed`
+    stays True until that code has set it to False: a press outside the block waits there, and so does
+    one whose exception was swallowed, as Python does in a callback ("Exception ignored in ...").
+    """
+
+    def __init__(self) -> None:
+        self.pressed = False
+        self.raises = False
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        self.pressed = True
+        if self.raises:
+            self.check()
+
+    def check(self) -> None:
+        """Raise KeyboardInterrupt if Ctrl-C has been pressed."""
+        if self.pressed:
+            self.raises = False
+            raise KeyboardInterrupt
+
+    def __enter__(self) -> None:
+        self.raises = True
+        self.check()
+
+    def __exit__(self, *_: object) -> None:
+        self.raises = False
+
+
+def _answer(assistant: Assistant, line: str, ctrl_c: _CtrlC) -> None:
     """Print an answer while it is written; Ctrl-C breaks it off."""
-    pieces = assistant.stream(line)
-    print("MiniGPT> ", end="", flush=True)
     try:
+        pieces = assistant.stream(line)
+        print("MiniGPT> ", end="", flush=True)
         for piece in pieces:
             print(_printable(piece), end="", flush=True)
+            ctrl_c.check()
         print()
     except KeyboardInterrupt:
-        pieces.close()
+        assistant._settle()
         print(" (broken off)")
+        ctrl_c.pressed = False
 
 
-def _converse(assistant: Assistant) -> None:
+def _converse(assistant: Assistant, ctrl_c: _CtrlC) -> None:
     """Read lines and answer, until /quit or the end of the input."""
     prompt, unread = "you> " if sys.stdin.isatty() else "", 0
     while True:
         try:
-            line = input(prompt)
-            if line.rstrip() == "/quit":
-                return
-            if line.startswith("/"):
-                print(_printable(_obey(assistant, line)))
-            elif line.strip():
-                before = unread  # of the messages, when the last question was answered
-                unread = len(assistant.messages) + 1 - len(assistant.window(line))  # and now
-                if unread and not before:
-                    print("(from here on the oldest turns are no longer read)")
-                _answer(assistant, line)
+            with ctrl_c:
+                line = input(prompt)
+                if line.rstrip() == "/quit":
+                    return
+                if line.startswith("/"):
+                    print(_printable(_obey(assistant, line)))
+                elif line.strip():
+                    before = unread  # of the messages, when the last question was answered
+                    unread = len(assistant.messages) + 1 - len(assistant.window(line))  # and now
+                    if unread and not before:
+                        print("(from here on the oldest turns are no longer read)")
+                    _answer(assistant, line, ctrl_c)
         except EOFError:
             return
         except KeyboardInterrupt:
             print("\n(/quit ends)")
+            ctrl_c.pressed = False
         except BrokenPipeError:  # nobody reads any more
             raise
         except (ValueError, OSError) as error:
@@ -455,32 +503,48 @@ class _Options:
     seed: int | None = None  # the same seed, the same conversation
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Run the command line: python -m minigpt_lib.assistant --help. An error is a line, no traceback."""
+def _start(argv: list[str] | None) -> Assistant:
+    """Return the assistant that the options ask for, greeted, with the terminal ready for it."""
     try:
         import tyro
     except ImportError:
         raise SystemExit("the command line needs tyro: pip install tyro") from None
     options = tyro.cli(_Options, args=argv, prog="python -m minigpt_lib.assistant").__dict__.copy()
+
     if sys.stdin is None or sys.stdout is None:  # closed by whoever started it
         raise SystemExit("there is no input or no output: run it in a terminal or a pipe.")
     with contextlib.suppress(AttributeError, ImportError):
-        sys.stdin.reconfigure(errors="replace")  # bytes that are no text end no conversation
-        sys.stdout.reconfigure(errors="replace")
+        streams: Iterable[Any] = (sys.stdin, sys.stdout)
+        for stream in streams:
+            stream.reconfigure(errors="replace")  # bytes that are no text end no conversation
         import readline  # noqa: F401 (arrow keys)
+
+    folder = options.pop("model")
+    if folder is None:
+        folder = _find_model()
+        if options["context"] is None:
+            options["context"] = 224  # answers of 64, and prompts as long as its dialogs were
+    assistant = Assistant.from_pretrained(folder, **options)
+    print(_greeting(assistant, folder))
+    return assistant
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the command line: python -m minigpt_lib.assistant --help. An error is a line, no traceback.
+
+    Raises SystemExit: with status 130, as a shell expects, if Ctrl-C comes before the conversation.
+    """
+    ctrl_c = _CtrlC()
     try:
-        folder = options.pop("model")
-        if folder is None:
-            folder = _find_model()
-            if options["context"] is None:
-                options["context"] = 224  # answers of 64, and prompts as long as its dialogs were
-        assistant = Assistant.from_pretrained(folder, **options)
-        print(_greeting(assistant, folder))
-        _converse(assistant)
+        with on_interrupt(ctrl_c):
+            with ctrl_c:
+                assistant = _start(argv)
+            _converse(assistant, ctrl_c)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
-        raise SystemExit("stopped.") from None
+        print("stopped.", file=sys.stderr)
+        raise SystemExit(130) from None  # 128 + 2, the number of Ctrl-C's signal
     except (ValueError, OSError) as error:
         raise SystemExit(f"{type(error).__name__}: {error}") from error
 

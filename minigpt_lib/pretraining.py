@@ -14,7 +14,6 @@ import contextlib
 import dataclasses
 import glob
 import hashlib
-import importlib
 import itertools
 import json
 import os
@@ -22,13 +21,13 @@ import re
 import shutil
 import signal
 import sys
-import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from types import FrameType
+from typing import Any, Literal
 
 import datasets
 import filelock
@@ -38,6 +37,7 @@ import pandas
 import pyarrow
 import torch
 from pyarrow import parquet
+from torch import Tensor
 from tqdm.auto import tqdm
 
 from minigpt_lib.baselines import perplexity
@@ -46,7 +46,7 @@ from minigpt_lib.data import load_text
 from minigpt_lib.evaluation import bits_per_byte
 from minigpt_lib.generation import TextGenerator
 from minigpt_lib.model import GPTConfig, MiniGPT
-from minigpt_lib.training import TrainConfig, Trainer
+from minigpt_lib.training import TrainConfig, Trainer, on_interrupt
 
 __all__ = [
     "END",
@@ -61,6 +61,7 @@ __all__ = [
     "pretrain",
     "PretrainConfig",
     "read_manifest",
+    "run_command",
     "shuffle_index",
     "stream_documents",
 ]
@@ -68,7 +69,9 @@ __all__ = [
 END = "<|endoftext|>"
 
 
-def cut_documents(files, size: int = 20_000) -> Iterator[dict]:
+def cut_documents(
+    files: Iterable[str | Path | None], size: int = 20_000
+) -> Iterator[dict[str, str]]:
     """Yield texts as documents of about `size` characters, cut at blank lines: {"id", "text"}.
 
     files: paths of UTF-8 texts; None stands for the plays of Shakespeare.
@@ -126,10 +129,11 @@ def _is_empty(file: Path) -> bool:
 
 def _find_files(source: str) -> tuple[str, list[Path]]:
     """Return the kind and the files, in order, of a file or folder; raises unless they are of one kind."""
-    path, kinds = Path(source), {}
+    path = Path(source)
+    kinds: dict[str, list[Path]] = {}
     for file in sorted(_walk(path)) if path.is_dir() else [path]:
-        kinds.setdefault(_kind(file), []).append(file)
-    kinds.pop(None, None)
+        if name := _kind(file):
+            kinds.setdefault(name, []).append(file)
     if len(kinds) > 1 and "text" in kinds:  # what lies beside data is not data
         texts = [
             f for f in kinds.pop("text") if not f.name.upper().startswith(("LICENSE", "README"))
@@ -171,10 +175,12 @@ def _open(source: str) -> datasets.IterableDataset:
         name, subset = _FINEWEB_EDU if source == "fineweb-edu" else (source, None)
         with _clear_errors(source):
             return datasets.load_dataset(name, subset, **options)
-    kind, files = ("text", [None]) if source == "shakespeare" else _find_files(source)
+    if source == "shakespeare":
+        return datasets.IterableDataset.from_generator(cut_documents, gen_kwargs={"files": [None]})
+    kind, files = _find_files(source)
     if kind == "text":
-        files = [file and str(file) for file in files]
-        return datasets.IterableDataset.from_generator(cut_documents, gen_kwargs={"files": files})
+        texts = {"files": [str(file) for file in files]}
+        return datasets.IterableDataset.from_generator(cut_documents, gen_kwargs=texts)
     with _clear_errors(source):
         for file in files if kind == "csv" else ():
             _refuse_stray_commas(file)
@@ -197,7 +203,7 @@ def _unreadable(source: str) -> str:
 
 
 @contextlib.contextmanager
-def _clear_errors(source: str):
+def _clear_errors(source: str) -> Iterator[None]:
     """Turn the errors of a source into ones that say what to do."""
     try:
         yield
@@ -220,7 +226,7 @@ def _clear_errors(source: str):
         ) from error
 
 
-def stream_documents(source: str) -> datasets.IterableDataset:
+def stream_documents(source: str | Path) -> datasets.IterableDataset:
     """Return the rows of a source one by one, nothing kept in memory, through datasets.load_dataset.
 
     source: shakespeare; fineweb-edu (HuggingFaceFW/fineweb-edu, sample-10BT); a file (Parquet, JSON
@@ -252,7 +258,7 @@ class DataConfig:
     shard_chars: int = 50_000_000  # a shard is closed when it has so many characters
     num_proc: int = os.cpu_count() or 1  # processes that tokenize
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         lows = {
             "vocab_size": 257,
             "tokenizer_chars": 1,
@@ -284,7 +290,7 @@ def is_validation(identity: str, fraction: float) -> bool:
     return int.from_bytes(digest[:8], "big") < fraction * 2**64
 
 
-def _fault(row: dict, config: DataConfig) -> str | None:
+def _fault(row: dict[str, Any], config: DataConfig) -> str | None:
     """Return why a document is left out, or None."""
     text = row["text"]
     if text is None or not text.strip():
@@ -297,7 +303,9 @@ def _fault(row: dict, config: DataConfig) -> str | None:
     return None if score >= config.min_score else "low score"
 
 
-def _kept(source: str, stream, config: DataConfig, counts: Counter) -> Iterator[dict]:
+def _kept(
+    source: str, stream: Iterable[dict[str, Any]], config: DataConfig, counts: Counter[str]
+) -> Iterator[dict[str, str]]:
     """Yield the documents that stay, as {"id", "text"}; count all of them in `counts`."""
     needed = {"text"} | ({"score"} if config.min_score > 0 else set())
     rows = iter(stream)
@@ -311,8 +319,9 @@ def _kept(source: str, stream, config: DataConfig, counts: Counter) -> Iterator[
                 f"{source} has no column {min(missing)!r}, only {', '.join(row)}: expected text, id if "
                 "there is one, and score if min_score is set."
             )
-        if not isinstance(row["text"], str | None):
-            raise ValueError(f"{source}: text is {row['text']!r:.40}, expected a str.")
+        text = row["text"]
+        if not isinstance(text, str | None):
+            raise ValueError(f"{source}: text is {text!r:.40}, expected a str.")
         fault = _fault(row, config)
         counts["seen"] += 1
         counts[fault or "kept"] += 1
@@ -329,7 +338,7 @@ def _sync(path: Path) -> None:
         os.fsync(file.fileno())
 
 
-def _write_json(path: Path, value) -> None:
+def _write_json(path: Path, value: object) -> None:
     part = path.with_name(path.name + ".part")
     part.write_text(json.dumps(value, indent=1), encoding="utf-8")
     _sync(part)
@@ -341,7 +350,7 @@ def _file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def read_manifest(folder) -> dict:
+def read_manifest(folder: str | Path) -> dict[str, Any]:
     """Return what `prepare` wrote about its folder: settings, counts, shards, finished.
 
     Raises FileNotFoundError if there is none, ValueError if it is torn or not ours.
@@ -367,7 +376,9 @@ def read_manifest(folder) -> dict:
     return manifest
 
 
-def _refuse_changes(source: str, folder: Path, manifest: dict, files: list) -> None:
+def _refuse_changes(
+    source: str, folder: Path, manifest: dict[str, Any], files: list[list[Any]]
+) -> None:
     """Raise ValueError if files that were read are others now; a finished preparation says so only."""
     if manifest["finished"]:
         if files and files != manifest.get("files"):
@@ -385,13 +396,19 @@ def _refuse_changes(source: str, folder: Path, manifest: dict, files: list) -> N
         )
 
 
-def _begin(source: str, folder: Path, config: DataConfig) -> dict:
+def _begin(source: str, folder: Path, config: DataConfig) -> dict[str, Any]:
     """Return the manifest of a preparation to go on with, or a new one; refuse that of another text."""
     settings = {"source": os.path.normpath(source), **dataclasses.asdict(config)}
     del settings["num_proc"]  # it makes no difference to the result
     found = _find_files(source)[1] if _is_local(source) else []
     files = [[str(file), file.stat().st_size] for file in found]
-    new = {"settings": settings, "files": files, "counts": {}, "shards": [], "stream": None}
+    new: dict[str, Any] = {
+        "settings": settings,
+        "files": files,
+        "counts": {},
+        "shards": [],
+        "stream": None,
+    }
     new["finished"] = False
     if not (folder / "manifest.json").exists():
         return new
@@ -409,7 +426,7 @@ def _begin(source: str, folder: Path, config: DataConfig) -> dict:
     return manifest if manifest["finished"] else manifest | {"files": files}
 
 
-def _make_room(folder: Path, manifest: dict) -> None:
+def _make_room(folder: Path, manifest: dict[str, Any]) -> None:
     """Delete what an interrupted preparation left beside its manifest; refuse a folder of other things."""
     ours, there = folder / "manifest.json", sorted(path.name for path in folder.iterdir())
     others = [name for name in there if name[0] != "." and name != "manifest.json.part"]
@@ -437,7 +454,7 @@ def _load_tokenizer(folder: Path) -> BPETokenizer:
     return tokenizer
 
 
-def _get_tokenizer(source: str, folder: Path, config: DataConfig, bar) -> BPETokenizer:
+def _get_tokenizer(source: str, folder: Path, config: DataConfig, bar: tqdm) -> BPETokenizer:
     """Return the folder's tokenizer; learn it from the first training documents if there is none."""
     path, part = folder / "tokenizer.json", folder / "tokenizer.json.part"
     if not path.exists() and config.tokenizer == "gpt2":
@@ -445,7 +462,7 @@ def _get_tokenizer(source: str, folder: Path, config: DataConfig, bar) -> BPETok
         part.replace(path)
     elif not path.exists():
 
-        def texts():
+        def texts() -> Iterator[str]:
             left = config.tokenizer_chars
             for row in _kept(source, stream_documents(source), config, Counter()):
                 if not is_validation(row["id"], config.val_fraction):
@@ -467,55 +484,67 @@ def _get_tokenizer(source: str, folder: Path, config: DataConfig, bar) -> BPETok
 
 
 @contextlib.contextmanager
-def _one_interrupt():
-    """Let Ctrl-C reach this process alone, as one KeyboardInterrupt; the workers it starts are ended."""
-    parent, before = os.getpid(), signal.getsignal(signal.SIGINT)
-    here = threading.current_thread() is threading.main_thread() and callable(before)
+def _finish_first() -> Iterator[None]:
+    """Let Ctrl-C wait until the end of the block; a second one is obeyed at once. Workers ignore it.
 
-    def stop(number, frame):
-        if os.getpid() == parent:
-            before(number, frame)
+    An exception that comes while processes are started or ended may be ignored, or leave a lock behind
+    for which everybody waits forever: it may hit the callbacks that Python runs around a fork. Under
+    torchrun the second one waits too, because torchrun passes the first on.
+    """
+    parent, before, pressed = os.getpid(), signal.getsignal(signal.SIGINT), False
 
-    if here:
-        signal.signal(signal.SIGINT, stop)
-    try:
-        yield
-    except multiprocess.TimeoutError as error:  # `datasets`, while it tidies up after an interrupt
-        raise (error.__context__ or error) from None
-    finally:
-        if here:
-            signal.signal(signal.SIGINT, before)
+    def note(number: int, frame: FrameType | None) -> None:
+        nonlocal pressed
+        if os.getpid() == parent and callable(before):
+            if pressed and "RANK" not in os.environ:
+                before(number, frame)
+            pressed = True
+
+    with on_interrupt(note):
+        try:
+            yield
+        except multiprocess.TimeoutError as error:  # `datasets` tidies up after an interrupt
+            raise (error.__context__ or error) from None
+    if pressed and callable(before):
+        before(signal.SIGINT, None)
 
 
-def _encode(batch: dict, tokenizer: BPETokenizer) -> dict:
+def _encode(batch: dict[str, list[str]], tokenizer: BPETokenizer) -> dict[str, list[list[int]]]:
     end = [tokenizer.special_tokens[END]]
     return {"input_ids": [tokenizer.encode(text) + end for text in batch["text"]]}
 
 
-def _tokenize(rows: list[dict], tokenizer: BPETokenizer, num_proc: int) -> datasets.Dataset:
+def _tokenize(
+    rows: list[dict[str, str]], tokenizer: BPETokenizer, num_proc: int
+) -> datasets.Dataset:
     """Return the columns id and input_ids of the documents, in their order."""
     table = datasets.table.InMemoryTable.from_pylist(rows)
     small = datasets.Value("uint16" if tokenizer.vocab_size <= 2**16 else "int32")
     processes = min(num_proc, len(rows))
-    with _one_interrupt():
-        tokens = datasets.Dataset(table, fingerprint="documents").map(
-            _encode,
-            batched=True,
-            remove_columns=["text"],
-            features=datasets.Features(
-                {"id": datasets.Value("string"), "input_ids": datasets.List(small)}
-            ),
-            fn_kwargs={"tokenizer": tokenizer},
-            num_proc=processes if processes > 1 else None,
-            new_fingerprint="tokens",  # else `datasets` would hash all of the text
-        )
+    tokens = datasets.Dataset(table, fingerprint="documents").map(
+        _encode,
+        batched=True,
+        remove_columns=["text"],
+        features=datasets.Features(
+            {"id": datasets.Value("string"), "input_ids": datasets.List(small)}
+        ),
+        fn_kwargs={"tokenizer": tokenizer},
+        num_proc=processes if processes > 1 else None,
+        new_fingerprint="tokens",  # else `datasets` would hash all of the text
+    )
     whole = tokens.data.table.combine_chunks()  # the same bytes for any number of processes
     return datasets.Dataset(datasets.table.InMemoryTable(whole), fingerprint="tokens")
 
 
-def _write_shards(folder: Path, rows: list[dict], tokenizer, config, number: int) -> list[dict]:
+def _write_shards(
+    folder: Path,
+    rows: list[dict[str, str]],
+    tokenizer: BPETokenizer,
+    config: DataConfig,
+    number: int,
+) -> list[dict[str, Any]]:
     """Write shard `number` of both parts, each whole or not at all; return what the manifest says of them."""
-    parts = {"train": [], "val": []}
+    parts: dict[str, list[dict[str, str]]] = {"train": [], "val": []}
     for row in rows:
         parts["val" if is_validation(row["id"], config.val_fraction) else "train"].append(row)
     tokens = _tokenize(parts["train"] + parts["val"], tokenizer, config.num_proc)
@@ -550,7 +579,7 @@ def _write_shards(folder: Path, rows: list[dict], tokenizer, config, number: int
 
 
 @contextlib.contextmanager
-def _quiet_datasets():
+def _quiet_datasets() -> Iterator[None]:
     """Hide the progress bars of `datasets`, one a shard, as we have one for all."""
     shown = not datasets.are_progress_bars_disabled()
     datasets.disable_progress_bars()
@@ -562,7 +591,7 @@ def _quiet_datasets():
 
 
 @contextlib.contextmanager
-def _writing(folder: Path):
+def _writing(folder: Path) -> Iterator[None]:
     """Name the folder in the errors of a disk that is full or may not be written, and say what to do."""
     try:
         yield
@@ -574,7 +603,7 @@ def _writing(folder: Path):
 
 
 @contextlib.contextmanager
-def _locked(folder: Path, name: str = ".lock"):
+def _locked(folder: Path, name: str = ".lock") -> Iterator[None]:
     """Let one process at a time work in a folder; the system opens the lock if the process dies."""
     with _writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -592,7 +621,9 @@ def _locked(folder: Path, name: str = ".lock"):
         lock.release()
 
 
-def _take(documents, config: DataConfig, bar) -> list[dict]:
+def _take(
+    documents: Iterator[dict[str, str]], config: DataConfig, bar: tqdm
+) -> list[dict[str, str]]:
     """Return the documents of the next shard, none if there are no more."""
     rows, chars = [], 0
     bar.set_description_str("reading")
@@ -603,7 +634,9 @@ def _take(documents, config: DataConfig, bar) -> list[dict]:
     return rows
 
 
-def _fill(source: str, folder: Path, config: DataConfig, manifest: dict, bar) -> None:
+def _fill(
+    source: str, folder: Path, config: DataConfig, manifest: dict[str, Any], bar: tqdm
+) -> None:
     """Write all shards that are not yet there."""
     counts, path = Counter(manifest["counts"]), folder / "manifest.json"
     with _writing(folder):
@@ -621,7 +654,7 @@ def _fill(source: str, folder: Path, config: DataConfig, manifest: dict, bar) ->
         if not rows:
             break
         bar.set_description_str(f"tokenizing shard {number}")
-        with _writing(folder):
+        with _finish_first(), _writing(folder):
             manifest["shards"] += _write_shards(folder, rows, tokenizer, config, number)
             manifest |= {"counts": dict(sorted(counts.items())), "stream": stream.state_dict()}
             _write_json(path, manifest)
@@ -632,13 +665,19 @@ def _fill(source: str, folder: Path, config: DataConfig, manifest: dict, bar) ->
         _write_json(path, manifest)
 
 
-def prepare(source: str, folder, config: DataConfig | None = None, progress: bool = True) -> dict:
+def prepare(
+    source: str | Path,
+    folder: str | Path,
+    config: DataConfig | None = None,
+    progress: bool = True,
+) -> dict[str, Any]:
     """Turn the documents of a source into shards of tokens in `folder`; return the manifest.
 
     In the folder: tokenizer.json; train-00000/, val-00000/ and so on, data sets of Hugging Face with the
     columns id and input_ids, END after each document; manifest.json, written anew when a shard is whole.
     If interrupted, call it again: it goes on after the last whole shard, and the result is the same, byte
-    for byte. Memory depends on shard_chars, not on the text.
+    for byte. Ctrl-C lets it finish the shard that it is writing; a second one does not. Memory depends
+    on shard_chars, not on the text.
 
     Raises ValueError if the folder holds other things or text prepared in another way, naming the
     difference, if files that were read have changed, or if no document is left; RuntimeError if another
@@ -654,7 +693,7 @@ def prepare(source: str, folder, config: DataConfig | None = None, progress: boo
     return manifest
 
 
-def _open_shard(folder: Path, shard: dict, verify: bool) -> pyarrow.Table:
+def _open_shard(folder: Path, shard: dict[str, Any], verify: bool) -> pyarrow.Table:
     """Return a shard as a memory-mapped table; ValueError, with its name, if it is not as it was written."""
     file = folder / shard["name"] / shard["file"]
     if not file.is_file():
@@ -678,7 +717,7 @@ class PackedTokens:
     shard is torn, altered or missing (by name), or if the part is empty.
     """
 
-    def __init__(self, folder, part: str = "train", verify: bool = True):
+    def __init__(self, folder: str | Path, part: str = "train", verify: bool = True) -> None:
         folder, self.lists, self.ids = Path(folder), [], []
         manifest = read_manifest(folder)
         if not manifest["finished"]:
@@ -708,7 +747,7 @@ class PackedTokens:
             yield i, start - begin, end - begin
             i, start = i + 1, end
 
-    def __getitem__(self, where: slice) -> torch.Tensor:
+    def __getitem__(self, where: slice) -> Tensor:
         """Return the tokens of a slice, int64; TypeError for anything but tokens[a:b]."""
         if not isinstance(where, slice) or where.step not in (None, 1):
             raise TypeError(f"expected a slice as in tokens[10:20], got {where!r}.")
@@ -719,7 +758,7 @@ class PackedTokens:
 
     def documents(self, start: int, stop: int) -> list[str]:
         """Return the ids of the documents of which tokens[start:stop] holds at least a token."""
-        found = []
+        found: list[str] = []
         start, stop, _ = slice(start, stop).indices(len(self))
         for i, a, b in self._pieces(start, stop):
             ends = self.lists[i].offsets.to_numpy()[1:] - self.lists[i].offsets[0].as_py()
@@ -728,7 +767,7 @@ class PackedTokens:
         return found
 
 
-def shuffle_index(i: int, n: int, key) -> int:
+def shuffle_index(i: int, n: int, key: object) -> int:
     """Return the place of i in a shuffle of 0 to n - 1 that is written down nowhere; key: which shuffle.
 
     A Feistel network of four rounds on the next power of 4, walked until the number is below n again:
@@ -757,15 +796,23 @@ class BlockReader:
     Raises ValueError for a rank outside 0 to world_size - 1.
     """
 
-    def __init__(self, seed: int = 0, rank: int = 0, world_size: int = 1):
+    def __init__(self, seed: int = 0, rank: int = 0, world_size: int = 1) -> None:
         if not 0 <= rank < world_size:
             raise ValueError(
                 f"rank={rank}: expected 0 to {world_size - 1}, as world_size={world_size}."
             )
         self.seed, self.rank, self.world_size = seed, rank, world_size
-        self.position, self.blocks, self.block_size = 0, None, None
+        self.position = 0
+        self.blocks: int | None = None  # how many the text has, and of what size
+        self.block_size: int | None = None
 
-    def __call__(self, tokens, batch_size: int, block_size: int, generator=None):
+    def __call__(
+        self,
+        tokens: PackedTokens | Tensor | Sequence[int],
+        batch_size: int,
+        block_size: int,
+        generator: torch.Generator | None = None,
+    ) -> tuple[Tensor, Tensor]:
         """Return the next inputs and targets of this rank, (B, T) int64 each.
 
         tokens: N ids, PackedTokens, a tensor or a list. Raises ValueError if B or T is below 1, if N <= T,
@@ -787,32 +834,38 @@ class BlockReader:
             )
         self.blocks, self.block_size = blocks, block_size
         first = self.position + self.rank * batch_size
-        rows = [self._block(tokens, first + i, block_size) for i in range(batch_size)]
+        rows = [self._block(tokens, first + i, blocks, block_size) for i in range(batch_size)]
         self.position += self.world_size * batch_size
         return torch.stack([x for x, _ in rows]), torch.stack([y for _, y in rows])
 
-    def _block(self, tokens, position: int, block_size: int):
-        epoch, place = divmod(position, self.blocks)
-        planned = shuffle_index(place, self.blocks, f"{self.seed} {epoch}") * block_size
+    def _block(
+        self,
+        tokens: PackedTokens | Tensor | Sequence[int],
+        position: int,
+        blocks: int,
+        block_size: int,
+    ) -> tuple[Tensor, Tensor]:
+        epoch, place = divmod(position, blocks)
+        planned = shuffle_index(place, blocks, f"{self.seed} {epoch}") * block_size
         start = min(planned, len(tokens) - block_size - 1)
         window = torch.as_tensor(tokens[start : start + block_size + 1]).long()
         x, y = window[:-1], window[1:].clone()
         y[: planned - start] = -100
         return x, y
 
-    def state_dict(self) -> dict:
+    def state_dict(self) -> dict[str, Any]:
         """Return the place in the text, for a checkpoint: the same on every rank."""
         names = ("position", "blocks", "block_size", "seed")
         return {name: getattr(self, name) for name in names}
 
-    def load_state_dict(self, state: dict) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a place that state_dict returned, on any rank of any number of ranks."""
         self.position, self.seed = state["position"], state["seed"]
         self.blocks, self.block_size = state["blocks"], state["block_size"]
 
 
 # preset: (how documents become tokens, how to train, changes to the model's preset)
-RECIPES = {
+RECIPES: dict[str, tuple[DataConfig, TrainConfig, dict[str, Any]]] = {
     "laptop": (
         DataConfig(),
         TrainConfig(
@@ -851,44 +904,44 @@ class PretrainConfig:
     existing: Literal["resume", "replace"] = "resume"  # the run that is there, or start anew
     prepare_only: bool = False  # write the shards, and do not train
     verify: bool = True  # compare the checksums of all shards before the run
-    parallel: Literal["ddp", "fsdp"] = "ddp"  # how several ranks share the work, under torchrun
     tokens: DataConfig = field(default_factory=lambda: RECIPES["laptop"][0])
     train: TrainConfig = field(default_factory=lambda: RECIPES["laptop"][1])
 
     @classmethod
-    def recipe(cls, preset: str, **settings) -> "PretrainConfig":
+    def recipe(cls, preset: str, **settings: Any) -> "PretrainConfig":
         """Return the settings of a preset in RECIPES, with others on top. ValueError for another name."""
         if preset not in RECIPES:
             raise ValueError(f"preset={preset!r}: expected one of {', '.join(RECIPES)}.")
         tokens, train, _ = RECIPES[preset]
-        return cls(**{"preset": preset, "tokens": tokens, "train": train, **settings})
+        values: dict[str, Any] = {"preset": preset, "tokens": tokens, "train": train}
+        return cls(**(values | settings))
 
 
-def _write_sample(tokenizer: BPETokenizer, n_tokens: int = 60):
+def _write_sample(tokenizer: BPETokenizer, n_tokens: int = 60) -> Callable[[MiniGPT], str]:
     """Return a function of the model that writes the beginning of a document."""
     end = tokenizer.special_tokens[END]
 
-    def sample(model) -> str:
+    def sample(model: MiniGPT) -> str:
         ids = TextGenerator(model, tokenizer).generate_ids(
             torch.tensor([[end]]), n_tokens, seed=0, stop=end
         )
-        return tokenizer.decode(ids[0, 1:]).removesuffix(END)
+        return tokenizer.decode(ids[0, 1:].tolist()).removesuffix(END)
 
     return sample
 
 
-def _wait_for(source: str, folder: Path, config: DataConfig) -> dict:
+def _wait_for(source: str, folder: Path, config: DataConfig) -> dict[str, Any]:
     """Return the manifest when rank 0 has finished it; if rank 0 fails, torchrun ends this process too."""
     while not (folder / "manifest.json").exists() or not _begin(source, folder, config)["finished"]:
         time.sleep(1)
     return read_manifest(folder)
 
 
-def _total(manifest: dict, part: str, what: str) -> int:
+def _total(manifest: dict[str, Any], part: str, what: str) -> int:
     return sum(shard[what] for shard in manifest["shards"] if shard["part"] == part)
 
 
-def _summary(run: Trainer, manifest: dict, data: Path) -> str:
+def _summary(run: Trainer, manifest: dict[str, Any], folder: Path, data: Path) -> str:
     """Return what a run came to, in four lines."""
     c, history = run.config, run.history
     per_step = c.batch_size * c.block_size * c.accumulate  # of all ranks together
@@ -906,13 +959,19 @@ def _summary(run: Trainer, manifest: dict, data: Path) -> str:
             f"validation loss {losses[-1]:.3f} nats per token (best {min(losses):.3f}), perplexity "
             f"{perplexity(losses[-1]):.1f}, {bits:.3f} bits per byte"
         )
-    kept = "best" if (run.folder / "best").exists() else "last"
-    lines.append(f'MiniGPT.from_pretrained("{run.folder / kept}")')
+    kept = "best" if (folder / "best").exists() else "last"
+    lines.append(f'MiniGPT.from_pretrained("{folder / kept}")')
     lines.append(f'BPETokenizer.load("{data / "tokenizer.json"}")')
     return "\n".join(lines)
 
 
-def _pretrain(config: PretrainConfig, draw: BlockReader, on_step) -> Trainer | None:
+def _pretrain(
+    config: PretrainConfig,
+    draw: BlockReader,
+    on_step: Callable[[dict[str, Any]], object] | None,
+    trainer: Callable[..., Trainer],
+) -> Trainer | None:
+    folder = Path(config.folder) / "run"
     data = Path(config.data_folder or Path(config.folder) / "data")
     if draw.rank == 0:
         manifest = prepare(config.data, data, config.tokens, config.train.progress)
@@ -929,37 +988,47 @@ def _pretrain(config: PretrainConfig, draw: BlockReader, on_step) -> Trainer | N
     sizes = {"vocab_size": tokenizer.vocab_size, "max_seq_len": train.block_size}
     torch.manual_seed(train.seed)
     model = MiniGPT(GPTConfig.preset(config.preset, **{**sizes, **RECIPES[config.preset][2]}))
-    options = {
-        "folder": Path(config.folder) / "run",
-        "existing": config.existing,
-        "sample": _write_sample(tokenizer),
-        "on_step": on_step,
-        "draw": draw,
-    }
-    kind = Trainer
-    if draw.world_size > 1:
-        kind = importlib.import_module("minigpt_lib.scaling").DistributedTrainer
-        options["parallel"] = config.parallel
-    run = kind(model, train, train_tokens, val_tokens, **options)
+    run = trainer(
+        model,
+        train,
+        train_tokens,
+        val_tokens,
+        folder=folder,
+        existing=config.existing,
+        sample=_write_sample(tokenizer),
+        on_step=on_step,
+        draw=draw,
+    )
     run.train()
     if run.main and run.history:
-        print(_summary(run, manifest, data))
+        print(_summary(run, manifest, folder, data))
     return run
 
 
-def pretrain(config: PretrainConfig | None = None, on_step=None) -> Trainer | None:
+def pretrain(
+    config: PretrainConfig | None = None,
+    on_step: Callable[[dict[str, Any]], object] | None = None,
+    trainer: Callable[..., Trainer] = Trainer,
+) -> Trainer | None:
     """Prepare the data, train a model on it, and return the Trainer; every stage goes on where it stopped.
 
-    Under torchrun (the environment says WORLD_SIZE and RANK) rank 0 prepares, in a folder that all ranks
-    must see, and minigpt_lib.scaling's DistributedTrainer trains. Returns None if config.prepare_only.
-    Raises as prepare, PackedTokens and Trainer do, and RuntimeError if another run works in the folder.
+    on_step(record) follows every step. trainer makes the Trainer from the arguments that Trainer takes.
+    Under torchrun (the environment has RANK and WORLD_SIZE) rank 0 prepares, in a folder that all ranks
+    must see, and `trainer` must be one for several processes. Returns None if config.prepare_only.
+    Raises as prepare, PackedTokens and Trainer do; RuntimeError if another run works in the folder;
+    ValueError for several processes with the plain Trainer.
     """
     config = config or PretrainConfig()
-    rank, world = (int(os.environ.get(name, n)) for name, n in (("RANK", 0), ("WORLD_SIZE", 1)))
+    rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    if world > 1 and trainer is Trainer:
+        raise ValueError(
+            f"torchrun started {world} processes, but Trainer trains in one: run the command of "
+            "chapter 18 (the module `scaling`) with the same options, or pass another trainer."
+        )
     draw = BlockReader(config.train.seed, rank, world)  # refuses a rank that would wait for ever
     alone = _locked(Path(config.folder), ".run.lock") if rank == 0 else contextlib.nullcontext()
     with alone:
-        return _pretrain(config, draw, on_step)
+        return _pretrain(config, draw, on_step, trainer)
 
 
 _DESCRIPTION = """Prepare a text, train a model on it, and report. Every stage goes on where it stopped.
@@ -970,35 +1039,71 @@ Your own texts: python -m minigpt_lib.pretraining --data my_texts/ --folder runs
 
 A GPU: python -m minigpt_lib.pretraining --data fineweb-edu --preset fineweb_44m --folder runs/44m
 
-Many: torchrun --nproc-per-node 8 -m minigpt_lib.pretraining --data fineweb-edu --preset gpt2_124m
+Many GPUs: chapter 18 has the command for several processes, which takes the same options.
 
 The preset decides all defaults below: see them with --preset NAME --help.
 """
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Run the command line: python -m minigpt_lib.pretraining --help. An error is a line, no traceback.
+_INTERRUPTED = 130  # the exit status: 128 + 2, the number of Ctrl-C's signal
 
-    (With python -X dev it has its traceback.)
-    """
+
+def _read_settings(
+    recipe: Callable[[str], Any], argv: list[str] | None, prog: str, description: str
+) -> Any:
+    """Return recipe(preset), changed by the options of a command line."""
     try:
         import tyro
     except ImportError:
         raise SystemExit("the command line needs tyro: pip install tyro") from None
+
     argv = sys.argv[1:] if argv is None else argv
     named = [b for a, b in itertools.pairwise(argv) if a == "--preset"]
     named += [a.removeprefix("--preset=") for a in argv if a.startswith("--preset=")]
+    defaults = recipe(named[-1] if named else "laptop")
+    return tyro.cli(
+        type(defaults),
+        args=argv,
+        default=defaults,
+        prog=prog,
+        description=description,
+        config=(tyro.conf.OmitArgPrefixes,),
+    )
+
+
+def run_command(
+    run: Callable[[Any], Trainer | None],
+    recipe: Callable[[str], Any],
+    argv: list[str] | None,
+    prog: str,
+    description: str,
+) -> None:
+    """Read settings from the command line and call run(settings); errors and Ctrl-C end in one line.
+
+    recipe(preset) returns a dataclass with the default settings of a preset; its fields become options.
+    argv: the options, or None for those of this process; prog and description: for --help. Raises
+    SystemExit with the error's line, or with status 130 after Ctrl-C; with python -X dev, errors keep
+    their traceback. Of several ranks, only rank 0 tells of Ctrl-C.
+    """
     try:
-        recipe = PretrainConfig.recipe(named[-1] if named else "laptop")
-        options = {"prog": "python -m minigpt_lib.pretraining", "description": _DESCRIPTION}
-        options["config"] = (tyro.conf.OmitArgPrefixes,)
-        pretrain(tyro.cli(PretrainConfig, args=argv, default=recipe, **options))
+        with on_interrupt():
+            trained = run(_read_settings(recipe, argv, prog, description))
     except KeyboardInterrupt:
-        raise SystemExit("stopped: the same command goes on from here.") from None
+        if os.environ.get("RANK", "0") == "0":
+            print("stopped: the same command goes on from here.", file=sys.stderr)
+        raise SystemExit(_INTERRUPTED) from None
     except Exception as error:
         if sys.flags.dev_mode:
             raise
         raise SystemExit(f"{type(error).__name__}: {error}") from error
+    if trained is not None and trained.stop_asked:
+        raise SystemExit(_INTERRUPTED)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the command line: python -m minigpt_lib.pretraining --help."""
+    prog = "python -m minigpt_lib.pretraining"
+    run_command(pretrain, PretrainConfig.recipe, argv, prog, _DESCRIPTION)
 
 
 if __name__ == "__main__":

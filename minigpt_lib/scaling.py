@@ -16,17 +16,19 @@ import hashlib
 import math
 import os
 import shutil
-import signal
 import tempfile
-import threading
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
+from types import FrameType
+from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
-from torch import nn
+from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
     get_model_state_dict,
@@ -41,8 +43,10 @@ from torch.utils.checkpoint import checkpoint
 
 from minigpt_lib.data import TextDataset
 from minigpt_lib.model import GPTConfig, MiniGPT
+from minigpt_lib.pretraining import PretrainConfig, pretrain, run_command
 from minigpt_lib.training import (
     PRECISIONS,
+    TrainConfig,
     Trainer,
     choose_device,
     choose_precision,
@@ -59,10 +63,12 @@ __all__ = [
     "checkpoint_interval",
     "chinchilla_optimal_tokens",
     "connect",
+    "DistributedConfig",
     "DistributedTrainer",
     "flops_per_token",
     "LossLaw",
     "lost_share",
+    "main",
     "matrix_weights",
     "memory_per_rank",
     "plan",
@@ -123,7 +129,9 @@ def connect(device: str = "auto", timeout: float = 600.0) -> str:
     return device
 
 
-def shard(model, precision="float32", reshard=True, device="cpu") -> None:
+def shard(
+    model: MiniGPT, precision: str = "float32", reshard: bool = True, device: str = "cpu"
+) -> None:
     """Cut the weights of `model` over all ranks, in place, with FSDP2: each block a unit, and the rest.
 
     A unit's weights are gathered just before they are used, in `precision`; gradients are summed in
@@ -142,19 +150,20 @@ def shard(model, precision="float32", reshard=True, device="cpu") -> None:
     fully_shard(model, mesh=mesh, mp_policy=policy)
     model.to_empty(device=device)
     for unit in (*model.blocks, model):
+        # pyrefly: ignore[not-callable]  fully_shard adds this method, which torch's types do not say
         unit.set_force_sum_reduction_for_comms(True)  # gloo has no mean
     options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
     set_model_state_dict(model, whole, options=options)
 
 
-def _rows(batch, rows: range) -> tuple:
+def _rows(batch: tuple[Any, ...], rows: range) -> tuple[Any, ...]:
     """Return these rows of a batch (x, y) or (x, y, options with tensors by name)."""
     x, y, *options = batch
     part = slice(rows.start, rows.stop)
     return x[part], y[part], *({k: v[part] for k, v in named.items()} for named in options)
 
 
-def _join(batches: list) -> tuple:
+def _join(batches: Sequence[tuple[Any, ...]]) -> tuple[Any, ...]:
     """Return micro-batches as one batch."""
     x, y, *options = zip(*batches, strict=True)
     joined = ({k: torch.cat([named[k] for named in all_]) for k in all_[0]} for all_ in options)
@@ -164,9 +173,14 @@ def _join(batches: list) -> tuple:
 class _Dealt(Trainer):
     """How W ranks share the texts of a step."""
 
-    def _refuse(self, config, precision, options) -> None:
+    rank: int
+    world: int
+    parallel: str
+
+    def _refuse(self, config: TrainConfig, precision: str, options: dict[str, Any]) -> None:
         """Raise ValueError for what these ranks cannot do together."""
-        texts, draw = config.accumulate * config.batch_size, options.get("draw")
+        texts = config.accumulate * config.batch_size
+        draw: Any = options.get("draw")
         if texts < self.world:
             raise ValueError(
                 f"accumulate * batch_size is {texts} texts a step: too few for {self.world} ranks."
@@ -188,18 +202,18 @@ class _Dealt(Trainer):
                     f"them evenly in micro-batches of at most {config.batch_size}."
                 )
 
-    def _rounds(self, config) -> int:
+    def _rounds(self, config: TrainConfig) -> int:
         """Return how many micro-batches a rank works through in a step."""
         share = -(-config.accumulate * config.batch_size // self.world)
         return -(-share // config.batch_size)
 
-    def _batches(self) -> list[tuple]:
+    def _batches(self) -> list[tuple[int, tuple[Any, ...]]]:
         """Return this rank's micro-batches of a step as (targets that count, batch): alike in number."""
         c, rounds = self.config, self._rounds(self.config)
         options = (c.block_size, self.generator)
         if hasattr(self.draw, "world_size"):  # it deals
-            rows = c.accumulate * c.batch_size // self.world // rounds
-            batches = [self.draw(self.train_tokens, rows, *options) for _ in range(rounds)]
+            size = c.accumulate * c.batch_size // self.world // rounds
+            batches = [self.draw(self.train_tokens, size, *options) for _ in range(rounds)]
             return [(int((batch[1] != -100).sum()), batch) for batch in batches]
         drawn = _join(
             [self.draw(self.train_tokens, c.batch_size, *options) for _ in range(c.accumulate)]
@@ -221,11 +235,11 @@ class _Dealt(Trainer):
 class _LossOf(nn.Module):
     """The model together with its loss, as one module that DDP can wrap."""
 
-    def __init__(self, trainer):
+    def __init__(self, trainer: Trainer) -> None:
         super().__init__()
         self.model, self.loss = trainer.model, functools.partial(Trainer._loss, trainer)
 
-    def forward(self, *batch) -> torch.Tensor:
+    def forward(self, *batch: Any) -> Tensor:
         """Return the mean loss of a batch, computed in the run's precision."""
         return self.loss(*batch)
 
@@ -233,7 +247,17 @@ class _LossOf(nn.Module):
 class _Ranks(_Dealt):
     """How W ranks make a step of a Trainer together, and how they evaluate."""
 
-    def __init__(self, model, config, *tokens, parallel, timeout, reshard, recompute, **options):
+    def __init__(
+        self,
+        model: MiniGPT,
+        config: TrainConfig,
+        *tokens: Any,
+        parallel: str,
+        timeout: float,
+        reshard: bool,
+        recompute: bool,
+        **options: Any,
+    ) -> None:
         if parallel not in ("ddp", "fsdp"):
             raise ValueError(f"parallel={parallel!r}: expected ddp or fsdp.")
         device = connect(config.device, timeout)
@@ -248,19 +272,20 @@ class _Ranks(_Dealt):
         super().__init__(model, config, *tokens, **options)
         if not self.main:  # with equal random numbers, dropout would drop the same on every rank
             torch.manual_seed(config.seed + 2**32 * self.rank + self.step)
-        self.engine = self._loss
+        self.engine: Any = self._loss
         if parallel == "ddp":
             self.engine = DistributedDataParallel(_LossOf(self), gradient_as_bucket_view=True)
 
-    def _quietly(self, last: bool):
+    def _quietly(self, last: bool) -> AbstractContextManager[object]:
         """Return a context in which a micro-batch's gradients stay on this rank, except the last's."""
         if self.parallel == "fsdp":
-            self.model.set_requires_gradient_sync(last)
-        return (
-            contextlib.nullcontext() if last or self.parallel == "fsdp" else self.engine.no_sync()
-        )
+            sharded: Any = self.model
+            sharded.set_requires_gradient_sync(last)
+        if last or self.parallel == "fsdp":
+            return contextlib.nullcontext()
+        return self.engine.no_sync()
 
-    def _loss(self, x, y, options=None) -> torch.Tensor:
+    def _loss(self, x: Tensor, y: Tensor, options: dict[str, Tensor] | None = None) -> Tensor:
         if self.parallel == "ddp":
             return super()._loss(x, y, options)
         options = {name: value.to(self.device) for name, value in (options or {}).items()}
@@ -276,7 +301,7 @@ class _Ranks(_Dealt):
                 self.scaler.scale(part * self.world).backward()  # the ranks' gradients are averaged
             loss += part.detach()
         self.scaler.unscale_(self.optimizer)
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), c.clip)
+        norm: Any = nn.utils.clip_grad_norm_(self.model.parameters(), c.clip)
         norm = norm.full_tensor() if self.parallel == "fsdp" else norm
         read = c.accumulate * c.batch_size * c.block_size
         return self._sum(loss.item())[0], norm.item(), read
@@ -313,10 +338,10 @@ class _Gathered:
     """A sharded model in the form that checkpoints take: whole weights, and the shards' files."""
 
     config: GPTConfig
-    weights: dict
+    weights: dict[str, Any]
     shards: Path
 
-    def save_pretrained(self, folder) -> None:
+    def save_pretrained(self, folder: Path) -> None:
         """Write the whole weights, and move the shards beside them."""
         with torch.device("meta"):
             model = MiniGPT(self.config)
@@ -325,7 +350,7 @@ class _Gathered:
         for path in self.shards.iterdir():
             path.replace(folder / path.name)
 
-    def load_state_dict(self, weights) -> None:
+    def load_state_dict(self, weights: Mapping[str, Any], /) -> None:
         """Do nothing: every rank loads its shard instead."""
 
 
@@ -342,7 +367,7 @@ def _verify_shards(folder: Path) -> None:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
         if digest != sums[name]:
             wrong = f"{name} is {'cut short or altered' if digest else 'missing'}"
-    answers = [None] * dist.get_world_size()
+    answers: list[str | None] = [None] * dist.get_world_size()
     dist.all_gather_object(answers, wrong)
     for answer in filter(None, answers):
         raise ValueError(f"{folder}: {answer}. Use an older checkpoint.")
@@ -355,6 +380,8 @@ class _Kept(_Ranks):
         """Write the checkpoint `name`; all ranks must call it. OSError, on every rank, if that fails."""
         if self.parallel == "ddp":
             return super().save(name) if self.main else None
+        if self.folder is None:
+            raise ValueError(f"nowhere to save {name!r}: give the run a folder, folder=...")
         shards = self.folder / f"{name}.shards"
         if self.main:
             shutil.rmtree(shards, ignore_errors=True)
@@ -376,7 +403,7 @@ class _Kept(_Ranks):
             shutil.rmtree(shards)
         dist.barrier()
 
-    def _load(self, last: Path) -> dict:
+    def _load(self, last: Path) -> dict[str, Any]:
         if self.parallel == "ddp":
             return super()._load(last)
         nothing = _Gathered(self.model.config, {}, last)
@@ -422,14 +449,25 @@ class DistributedTrainer(_Kept):
     """
 
     def __init__(
-        self, model, config, train_tokens, val_tokens=None, *, parallel="ddp", timeout=600.0,
-        reshard=True, recompute=False, sample=None, **options,
-    ):  # fmt: skip
-        how = {"parallel": parallel, "timeout": timeout, "reshard": reshard, "recompute": recompute}
+        self,
+        model: MiniGPT,
+        config: TrainConfig,
+        train_tokens: Any,
+        val_tokens: Any = None,
+        *,
+        parallel: str = "ddp",
+        timeout: float = 600.0,
+        reshard: bool = True,
+        recompute: bool = False,
+        sample: Callable[[MiniGPT], str] | None = None,
+        **options: Any,
+    ) -> None:
+        how: dict[str, Any] = {"parallel": parallel, "timeout": timeout}
+        how |= {"reshard": reshard, "recompute": recompute}
         super().__init__(model, config, train_tokens, val_tokens, **how, **options)
         self.sample = sample and functools.partial(self._sample, sample)
 
-    def _sample(self, sample, model) -> str:
+    def _sample(self, sample: Callable[[MiniGPT], str], model: MiniGPT) -> str:
         """Let rank 0 write, or all together where each has only a part of the model."""
         if self.parallel == "ddp":
             return sample(model) if self.main else ""
@@ -437,13 +475,9 @@ class DistributedTrainer(_Kept):
             torch.manual_seed(self.config.seed + self.step)  # they must all write the same
             return sample(model)
 
-    def train(self) -> list[dict]:
+    def train(self) -> list[dict[str, Any]]:
         """Train as Trainer.train does, all ranks together; each returns the history."""
-        main_thread = threading.current_thread() is threading.main_thread()
-        before = signal.getsignal(signal.SIGINT)
         try:
-            if main_thread:  # torchrun passes Ctrl-C on: the second one does not matter
-                signal.signal(signal.SIGINT, lambda *_: None)
             return super().train()
         except RuntimeError as error:
             if not (isinstance(error, dist.DistError) or "gloo" in str(error)):
@@ -459,9 +493,10 @@ class DistributedTrainer(_Kept):
                 )
                 + 'existing="resume" goes on from there, and torchrun --max-restarts 3 does so by itself.'
             ) from error
-        finally:
-            if main_thread:
-                signal.signal(signal.SIGINT, before)
+
+    def _interrupted(self, number: int, frame: FrameType | None) -> None:
+        """Stop after the present step. Ctrl-C comes twice: from the terminal, and from torchrun."""
+        self.stop_asked = True
 
 
 @functools.cache
@@ -480,7 +515,7 @@ def _refuse_nonsense(parallel: str = "ddp", **numbers: float) -> None:
         raise ValueError(f"parallel={parallel!r}: expected ddp or fsdp.")
 
 
-def _shard_rows(shape, world: int) -> int:
+def _shard_rows(shape: Sequence[int], world: int) -> int:
     """Return how many numbers of a weight the first of `world` ranks keeps: whole rows, the most of all."""
     return len(share_of(shape[0], 0, world)) * math.prod(shape[1:])
 
@@ -504,6 +539,60 @@ def traffic_per_step(
     total = sum(padded.values())
     gathered = micro_batches * size * (total + (inside if reshard else 0))
     return (ranks - 1) / ranks * (gathered + 4 * total)
+
+
+@dataclass(frozen=True)
+class DistributedConfig:
+    """A pretraining run on several processes: what to train, and how the processes share the work.
+
+    Raises ValueError for invalid settings.
+    """
+
+    run: PretrainConfig = field(default_factory=PretrainConfig)
+    parallel: Literal["ddp", "fsdp"] = "ddp"  # each process holds the whole model, or a share of it
+    reshard: bool = True  # with fsdp: forget a block's weights after forward, gather them again
+    recompute: bool = False  # compute activations again in backward: less memory, more work
+    timeout: float = 600.0  # seconds of silence after which a process counts as lost
+
+    def __post_init__(self) -> None:
+        _refuse_nonsense(self.parallel, timeout=self.timeout)
+
+    @classmethod
+    def recipe(cls, preset: str) -> "DistributedConfig":
+        """Return the settings of one of chapter 13's presets. Raises ValueError for any other name."""
+        return cls(PretrainConfig.recipe(preset))
+
+
+def _pretrain_together(settings: DistributedConfig) -> Trainer | None:
+    if "RANK" not in os.environ:
+        raise RuntimeError(
+            "this process is alone: start it with `torchrun --nproc-per-node 2 -m minigpt_lib.scaling`, "
+            "or train in one process with `python -m minigpt_lib.pretraining` and the same options."
+        )
+    trainer = functools.partial(
+        DistributedTrainer,
+        parallel=settings.parallel,
+        reshard=settings.reshard,
+        recompute=settings.recompute,
+        timeout=settings.timeout,
+    )
+    return pretrain(settings.run, trainer=trainer)
+
+
+_DESCRIPTION = """Pretrain on several processes: prepare a text, train a model on it together, and report.
+
+Two processes: torchrun --nproc-per-node 2 -m minigpt_lib.scaling
+
+8 GPUs: torchrun --nproc-per-node 8 -m minigpt_lib.scaling --data fineweb-edu --preset gpt2_124m
+
+Each stage goes on where it stopped. The preset decides the defaults below: see them with --preset NAME --help.
+"""
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the command line: torchrun --nproc-per-node 2 -m minigpt_lib.scaling --help."""
+    prog = "torchrun --nproc-per-node 2 -m minigpt_lib.scaling"
+    run_command(_pretrain_together, DistributedConfig.recipe, argv, prog, _DESCRIPTION)
 
 
 def chinchilla_optimal_tokens(n_params: int, tokens_per_weight: float = 20.0) -> int:
@@ -622,8 +711,9 @@ def activation_bytes(
 
 
 def memory_per_rank(
-    config: GPTConfig, ranks: int = 1, parallel: str = "ddp", *, batch_size: int = 1, context=None,
-    precision: str = "bfloat16", reshard: bool = True, recompute: bool = False,
+    config: GPTConfig, ranks: int = 1, parallel: str = "ddp", *, batch_size: int = 1,
+    context: int | None = None, precision: str = "bfloat16", reshard: bool = True,
+    recompute: bool = False,
 ) -> dict[str, int]:  # fmt: skip
     """Return the bytes that training needs on a rank: of each kind, and "total".
 
@@ -637,7 +727,7 @@ def memory_per_rank(
     if parallel == "fsdp":
         kept = sum(_shard_rows(s, ranks) for s in shapes.values())
         inside = sum(s.numel() for name, s in shapes.items() if name.startswith("blocks."))
-        gathered = everything
+        gathered: float = everything
         if reshard:
             gathered -= inside * (1 - min(2, config.n_layer) / config.n_layer)
     else:
@@ -664,7 +754,7 @@ def plan(
     _refuse_nonsense(parallel, tokens=tokens, **fleet)
     sheet, per_token = GPUS[gpu], flops_per_token(config)
     days = training_days(per_token * tokens, gpus, sheet.flops, utilisation)
-    how = {"batch_size": batch_size, "recompute": recompute}
+    how: dict[str, Any] = {"batch_size": batch_size, "recompute": recompute}
     step = batch_size * config.max_seq_len * per_token / (sheet.flops * utilisation)  # seconds
     return {
         "flops": per_token * tokens,
@@ -694,3 +784,7 @@ def lost_share(interval: float, write: float, mtbf: float, restart: float = 0.0)
     """
     _refuse_nonsense(interval=interval, write=write, mtbf=mtbf)
     return write / interval + (interval / 2 + restart) / mtbf
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

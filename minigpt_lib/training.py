@@ -18,26 +18,34 @@ import random
 import shutil
 import signal
 import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
+from typing import Any, Protocol, TextIO
 
 import numpy
 import torch
 from safetensors.torch import load_file
-from torch import nn
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
 from tqdm.auto import tqdm
 
 from minigpt_lib.baselines import bits_per_char, evaluate_loss
 from minigpt_lib.data import get_batch
+from minigpt_lib.model import GPTConfig, MiniGPT
 
 __all__ = [
     "PRECISIONS",
     "accumulate_gradients",
     "AdamW",
+    "Batch",
     "choose_device",
     "choose_precision",
     "get_cosine_schedule_with_warmup",
     "load_checkpoint",
+    "on_interrupt",
     "param_groups",
     "save_checkpoint",
     "TrainConfig",
@@ -46,7 +54,7 @@ __all__ = [
 ]
 
 
-class AdamW(torch.optim.Optimizer):
+class AdamW(Optimizer):
     """Adam with decoupled weight decay, by hand: Loshchilov and Hutter (2019), algorithm 2.
 
     Per weight: a running mean m of the gradient, a running mean v of its square, both corrected for
@@ -54,7 +62,14 @@ class AdamW(torch.optim.Optimizer):
     Equal to torch.optim.AdamW, which is faster. Raises ValueError for values out of range.
     """
 
-    def __init__(self, params, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.01):
+    def __init__(
+        self,
+        params: Iterable[Tensor] | Iterable[dict[str, Any]],
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.01,
+    ) -> None:
         if not (min(lr, eps, weight_decay) >= 0 and all(0 <= beta < 1 for beta in betas)):
             raise ValueError(
                 f"lr={lr}, betas={betas}, eps={eps}, weight_decay={weight_decay}: expected betas "
@@ -64,7 +79,8 @@ class AdamW(torch.optim.Optimizer):
         super().__init__(params, options)
 
     @torch.no_grad()
-    def step(self, closure=None):
+    # pyrefly: ignore[bad-override]  torch has one overload with a closure and one without
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
         """Update every parameter that has a gradient; return the loss of `closure`, or None."""
         loss = None
         if closure is not None:
@@ -87,7 +103,7 @@ class AdamW(torch.optim.Optimizer):
         return loss
 
 
-def param_groups(model: nn.Module, weight_decay: float) -> list[dict]:
+def param_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """Return two groups for an optimizer: matrices, which decay; vectors (biases, norms), which do not.
 
     Weights with requires_grad=False are in neither.
@@ -99,7 +115,9 @@ def param_groups(model: nn.Module, weight_decay: float) -> list[dict]:
     ]
 
 
-def get_cosine_schedule_with_warmup(optimizer, warmup_steps, total_steps, min_lr_ratio=0.1):
+def get_cosine_schedule_with_warmup(
+    optimizer: Optimizer, warmup_steps: int, total_steps: int, min_lr_ratio: float = 0.1
+) -> LambdaLR:
     """Return a scheduler: the rate rises in a line over warmup_steps, then falls along half a cosine.
 
     Call its step() once per *optimizer* step, however many micro-batches that took. The first step has
@@ -118,10 +136,17 @@ def get_cosine_schedule_with_warmup(optimizer, warmup_steps, total_steps, min_lr
         progress = min(1.0, (step - warmup_steps) / max(1, total_steps - 1 - warmup_steps))
         return min_lr_ratio + (1 - min_lr_ratio) * (1 + math.cos(math.pi * progress)) / 2
 
-    return torch.optim.lr_scheduler.LambdaLR(optimizer, share)
+    return LambdaLR(optimizer, share)
 
 
-def accumulate_gradients(loss_of, batches, scale=lambda loss: loss) -> torch.Tensor:
+Batch = tuple[Tensor, Tensor] | tuple[Tensor, Tensor, dict[str, Tensor]]  # x, y, perhaps options
+
+
+def accumulate_gradients(
+    loss_of: Callable[..., Tensor],
+    batches: Sequence[Batch],
+    scale: Callable[[Tensor], Tensor] = lambda loss: loss,
+) -> Tensor:
     """Add up the gradients of micro-batches as if they were one batch; return its mean loss, a scalar.
 
     loss_of(*batch) returns the mean loss of a micro-batch (x, y, ...) over its targets y other than
@@ -201,7 +226,7 @@ class TrainConfig:
     tensorboard: bool = False  # write TensorBoard's files too
     progress: bool = True  # show a bar, and print the samples
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         lows = {"steps": 1, "batch_size": 1, "block_size": 1, "accumulate": 1, "warmup_steps": 0}
         for name, low in (lows | {"eval_every": 0, "sample_every": 0, "save_every": 0}).items():
             value = getattr(self, name)
@@ -223,12 +248,25 @@ class TrainConfig:
         choose_precision("cpu", self.precision)
 
 
+class _Storable(Protocol):
+    """What a checkpoint asks of a model: MiniGPT has it."""
+
+    @property
+    def config(self) -> GPTConfig: ...
+
+    def save_pretrained(self, folder: Path) -> None: ...
+
+    def load_state_dict(self, weights: Mapping[str, Any], /) -> Any: ...
+
+
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def save_checkpoint(folder, model, state: dict | None = None, **facts) -> None:
+def save_checkpoint(
+    folder: str | Path, model: _Storable, state: dict[str, Any] | None = None, **facts: Any
+) -> None:
     """Write a checkpoint as `folder`, whole or not at all: an older one stays until the new one is whole.
 
     config.json and model.safetensors are what MiniGPT.from_pretrained reads; state.pt holds `state`
@@ -261,14 +299,20 @@ def save_checkpoint(folder, model, state: dict | None = None, **facts) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _find(folder) -> Path:
+def _find(folder: str | Path) -> Path:
     """Return the checkpoint's folder, or the older one if a crash came between two renames."""
     folder = Path(folder)
     old = folder.with_name(f"{folder.name}.old")
     return old if old.exists() and not folder.exists() else folder
 
 
-def _refuse_difference(folder, saved: dict, ours: dict, what: str, free=()) -> None:
+def _refuse_difference(
+    folder: Path,
+    saved: dict[str, Any],
+    ours: dict[str, Any],
+    what: str,
+    free: Collection[str] = (),
+) -> None:
     ours = json.loads(json.dumps(ours))
     for name in {**saved, **ours}:
         if name not in free and saved.get(name) != ours.get(name):
@@ -285,7 +329,9 @@ _FREE = (
 )
 
 
-def load_checkpoint(folder, model=None, train: dict | None = None) -> dict:
+def load_checkpoint(
+    folder: str | Path, model: _Storable | None = None, train: dict[str, Any] | None = None
+) -> dict[str, Any]:
     """Verify a checkpoint, load its weights into `model` if given, return its facts and its "state".
 
     train: settings that those of the checkpoint's run must agree with, as far as they change the run.
@@ -313,10 +359,11 @@ def load_checkpoint(folder, model=None, train: dict | None = None) -> dict:
     return {**facts, "state": state}
 
 
-def _random_states() -> dict:
+def _random_states() -> dict[str, Any]:
     """Return the state of every generator that a run may draw from, as tensors and plain values."""
-    name, keys, *rest = numpy.random.get_state()
-    states = {"torch": torch.get_rng_state(), "python": random.getstate()}
+    numpy_state: Any = numpy.random.get_state()  # a tuple; numpy types it as a dict or a tuple
+    name, keys, *rest = numpy_state
+    states: dict[str, Any] = {"torch": torch.get_rng_state(), "python": random.getstate()}
     states["numpy"] = (name, torch.from_numpy(keys.astype("int64")), *rest)
     if torch.cuda.is_available():
         states["cuda"] = torch.cuda.get_rng_state_all()
@@ -325,7 +372,7 @@ def _random_states() -> dict:
     return states
 
 
-def _restore_random_states(states: dict) -> None:
+def _restore_random_states(states: dict[str, Any]) -> None:
     torch.set_rng_state(states["torch"])
     random.setstate(states["python"])
     name, keys, *rest = states["numpy"]
@@ -353,7 +400,7 @@ def _likely_causes(config: TrainConfig, precision: str) -> list[str]:
     return causes
 
 
-def _refuse_bad(run, record: dict) -> None:
+def _refuse_bad(run: "_Step", record: dict[str, Any]) -> None:
     """Raise TrainingStopped, before the weights change, if this step's loss or gradient is bad."""
     losses = [past["loss"] for past in run.history[-20:]]
     usual = sum(losses) / len(losses) if losses else math.inf
@@ -376,14 +423,22 @@ def _refuse_bad(run, record: dict) -> None:
 class _Step:
     """The lowest storey of a Trainer: a model, its optimizer and schedule, and how they make a step."""
 
-    main = True  # of several processes that train together, one prints and writes
+    main: bool = True  # of several processes that train together, one prints and writes
 
-    def __init__(self, model, config, train_tokens, optimizer=None, draw=get_batch):
-        self.config, self.train_tokens, self.draw = config, train_tokens, draw
+    def __init__(
+        self,
+        model: MiniGPT,
+        config: TrainConfig,
+        train_tokens: Any,
+        optimizer: Optimizer | None = None,
+        draw: Callable[..., Batch] = get_batch,
+    ) -> None:
+        self.config, self.train_tokens = config, train_tokens
+        self.draw: Any = draw  # may also have state_dict and load_state_dict
         self.device = choose_device(config.device)
         self.precision, self.reason = choose_precision(self.device, config.precision)
         self.model = model.to(self.device)
-        self.forward = torch.compile(self.model) if config.compile else self.model
+        self.forward: Any = torch.compile(self.model) if config.compile else self.model
         self.optimizer = optimizer or torch.optim.AdamW(
             param_groups(model, config.weight_decay),
             lr=config.lr,
@@ -395,9 +450,11 @@ class _Step:
         )
         self.scaler = torch.amp.GradScaler(self.device, enabled=self.precision == "float16")
         self.generator = torch.Generator().manual_seed(config.seed)
-        self.folder, self.step, self.history = None, 0, []
+        self.folder: Path | None = None
+        self.step = 0
+        self.history: list[dict[str, Any]] = []
 
-    def _loss(self, x, y, options=None) -> torch.Tensor:
+    def _loss(self, x: Tensor, y: Tensor, options: dict[str, Tensor] | None = None) -> Tensor:
         """Return the mean loss of a micro-batch, computed in the run's precision."""
         x, y, dtype = x.to(self.device), y.to(self.device), PRECISIONS[self.precision]
         options = {name: value.to(self.device) for name, value in (options or {}).items()}
@@ -419,7 +476,7 @@ class _Step:
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), c.clip)
         return loss.item(), norm.item(), sum(batch[0].numel() for batch in batches)
 
-    def _update(self) -> dict:
+    def _update(self) -> dict[str, Any]:
         """Make one optimizer step and return its record."""
         began = time.perf_counter()
         self.model.train()
@@ -437,7 +494,7 @@ class _Step:
         return record | {"tokens_per_second": tokens / (time.perf_counter() - began)}
 
 
-def _read_history(path: Path, last_step: int) -> list[dict]:
+def _read_history(path: Path, last_step: int) -> list[dict[str, Any]]:
     """Return the records up to last_step and cut off what a killed run wrote after its checkpoint."""
     records = []
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
@@ -453,15 +510,18 @@ def _read_history(path: Path, last_step: int) -> list[dict]:
 class _Run(_Step):
     """The middle storey: a run with a folder, which can be saved and picked up."""
 
-    def __init__(self, *step, folder=None, existing="refuse"):
+    def __init__(
+        self, *step: Any, folder: str | Path | None = None, existing: str = "refuse"
+    ) -> None:
         super().__init__(*step)
-        self.folder, self.best = Path(folder) if folder else None, math.inf
+        self.folder = Path(folder) if folder else None
+        self.best = math.inf
         if existing not in ("refuse", "resume", "replace"):
             raise ValueError(f"existing={existing!r}: expected refuse, resume or replace.")
         if self.folder:
             self._meet(existing, _find(self.folder / "last"), self.folder / "history.jsonl")
 
-    def _place(self) -> dict:
+    def _place(self) -> dict[str, Any]:
         """Return where the run stands, besides weights and optimizer: tensors and plain values."""
         return {
             "scheduler": self.scheduler.state_dict(),
@@ -473,6 +533,8 @@ class _Run(_Step):
 
     def save(self, name: str) -> None:
         """Write the checkpoint `name` into the run's folder: all that it takes to go on."""
+        if self.folder is None:
+            raise ValueError(f"nowhere to save {name!r}: give the run a folder, folder=...")
         state = {"optimizer": self.optimizer.state_dict(), **self._place()}
         facts = {"step": self.step, "best": self.best, "train": dataclasses.asdict(self.config)}
         save_checkpoint(self.folder / name, self.model, state, **facts)
@@ -481,7 +543,7 @@ class _Run(_Step):
         """Refuse, resume or replace the run that is in the folder already, if any."""
         if existing == "replace":
             for name in ("last", "best", "last.old", "best.old"):
-                shutil.rmtree(self.folder / name, ignore_errors=True)
+                shutil.rmtree(log.with_name(name), ignore_errors=True)
             log.unlink(missing_ok=True)
         elif existing == "refuse" and (last.exists() or log.exists()):
             raise FileExistsError(
@@ -493,7 +555,7 @@ class _Run(_Step):
         elif log.exists():  # it never came as far as a checkpoint
             log.unlink()
 
-    def _load(self, last: Path) -> dict:
+    def _load(self, last: Path) -> dict[str, Any]:
         """Load the weights and the optimizer from a checkpoint, and return its facts."""
         facts = load_checkpoint(last, self.model, train=dataclasses.asdict(self.config))
         if "optimizer" not in facts["state"]:
@@ -518,10 +580,12 @@ class _Run(_Step):
 class _Log:
     """The run's diary: history.jsonl, one line a step, and TensorBoard if asked for."""
 
-    def __init__(self, run):
-        self.run, self.file, self.board = run, None, None
+    def __init__(self, run: _Run) -> None:
+        self.run = run
+        self.file: TextIO | None = None
+        self.board: Any = None  # TensorBoard's SummaryWriter, which not everybody has
 
-    def __enter__(self):
+    def __enter__(self) -> "_Log":
         if self.run.config.tensorboard and self.run.main:
             try:
                 from torch.utils.tensorboard import SummaryWriter
@@ -533,7 +597,7 @@ class _Log:
             self.file = (self.run.folder / "history.jsonl").open("a", encoding="utf-8")
         return self
 
-    def write(self, record: dict) -> None:
+    def write(self, record: dict[str, Any]) -> None:
         """Append a record, at once: a crash loses at most the line being written."""
         if self.file:
             self.file.write(json.dumps(record) + "\n")
@@ -542,26 +606,28 @@ class _Log:
             if isinstance(value, float):
                 self.board.add_scalar(name, value, record["step"])
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         for log in (self.file, self.board):
             if log:
                 log.close()
 
 
 @contextlib.contextmanager
-def _stop_on_interrupt(run):
-    """Turn the first Ctrl-C into run.stop_asked; the second is as usual."""
+def on_interrupt(
+    handler: Callable[[int, FrameType | None], object] = signal.default_int_handler,
+) -> Iterator[None]:
+    """Let Ctrl-C call handler(number, frame) inside this context; by default it raises KeyboardInterrupt.
 
-    def ask(number, frame):
-        run.stop_asked = True
-        signal.signal(signal.SIGINT, before)
-
-    run.stop_asked = False
+    It works even where Ctrl-C was switched off: a shell does that to a command which a script starts
+    with `&`, and every process started from there inherits it. Outside the main thread, where Python
+    delivers no signals, nothing changes.
+    """
     try:
-        before = signal.signal(signal.SIGINT, ask)
-    except ValueError:  # not in the main thread, where signals never arrive
+        before = signal.signal(signal.SIGINT, handler)
+    except ValueError:  # not in the main thread
         yield
         return
+
     try:
         yield
     finally:
@@ -580,15 +646,25 @@ class Trainer(_Run):
     """
 
     def __init__(
-        self, model, config, train_tokens, val_tokens=None, *, folder=None, existing="refuse",
-        optimizer=None, sample=None, on_step=None, draw=get_batch,
-    ):  # fmt: skip
+        self,
+        model: MiniGPT,
+        config: TrainConfig,
+        train_tokens: Any,
+        val_tokens: Any = None,
+        *,
+        folder: str | Path | None = None,
+        existing: str = "refuse",
+        optimizer: Optimizer | None = None,
+        sample: Callable[[MiniGPT], str] | None = None,
+        on_step: Callable[[dict[str, Any]], object] | None = None,
+        draw: Callable[..., Batch] = get_batch,
+    ) -> None:
         step = (model, config, train_tokens, optimizer, draw)
         super().__init__(*step, folder=folder, existing=existing)
         self.val_tokens, self.sample, self.on_step = val_tokens, sample, on_step
         self.stop_asked = False
 
-    def train(self) -> list[dict]:
+    def train(self) -> list[dict[str, Any]]:
         """Train up to config.steps and return the history, a dict for each step.
 
         Always "step", "loss", "lr", "grad_norm", "tokens_per_second"; at an evaluation also
@@ -604,7 +680,8 @@ class Trainer(_Run):
         shown = c.progress and self.main
         options = {"unit": "step", "disable": not shown, "mininterval": 0.5}
         bar = tqdm(total=c.steps, initial=start, **options)
-        with _stop_on_interrupt(self), _Log(self) as log, bar:
+        self.stop_asked = False
+        with on_interrupt(self._interrupted), _Log(self) as log, bar:
             while self.step < c.steps and not self.stop_asked:
                 record = self._update()
                 self._report(record)
@@ -624,10 +701,16 @@ class Trainer(_Run):
         self.model.eval()
         return self.history
 
+    def _interrupted(self, number: int, frame: FrameType | None) -> None:
+        """Stop after the present step; if that has been asked for already, stop at once."""
+        if self.stop_asked:
+            raise KeyboardInterrupt
+        self.stop_asked = True
+
     def _due(self, every: int) -> bool:
         return bool(every) and (self.step % every == 0 or self.step == self.config.steps)
 
-    def _report(self, record: dict) -> None:
+    def _report(self, record: dict[str, Any]) -> None:
         """Evaluate and sample if it is time, into the record; keep the best model."""
         c, before = self.config, self.best
         if self._due(c.eval_every):

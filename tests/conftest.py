@@ -7,12 +7,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import hypothesis
 import nbformat
 import pytest
 
 from courseware import paths
 
 MODULE = "#| module: toy\n# Double and halve numbers.\n#\n# Two lines of text."
+# A busy machine is slow; what a test proves does not depend on the time that it takes.
+hypothesis.settings.register_profile("course", deadline=None)
+hypothesis.settings.load_profile("course")
+
 SETUP = "#| setup\nimport math"
 EXPORT = '''#| export
 import operator

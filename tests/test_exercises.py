@@ -26,6 +26,14 @@ ALL = list(registry().values())
 NOTEBOOKS = sorted((paths.ROOT / "solutions").glob("*.ipynb"))
 CHECK = re.compile(r'^check\("(\w+)", (\w+)\)$')
 BUGS = [e for e in ALL if e.task.repair]
+COSTLY = {"mlp_bigram", "sampler"}  # they train or draw thousands of times
+EACH = [
+    pytest.param(e, id=e.name, marks=[pytest.mark.slow] if e.name in COSTLY else []) for e in ALL
+]
+EACH_NOTEBOOK = [
+    pytest.param(p, id=p.stem, marks=[pytest.mark.slow] if p.stem == "00_warmups" else [])
+    for p in NOTEBOOKS
+]
 SLIPS = {"NameError", "SyntaxError", "UnboundLocalError", "AttributeError"}  # of an edit's author
 
 
@@ -49,7 +57,7 @@ def made(exercise) -> list:
     return [v for m in exercise.mistakes if m.can_be_made for v in m.versions]
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", EACH_NOTEBOOK)
 def test_solutions_are_right_and_stubs_are_not_attempted(path):
     solved = answers(path)
     stubs = answers(paths.ROOT / "exercises" / path.name)
@@ -62,7 +70,7 @@ def test_solutions_are_right_and_stubs_are_not_attempted(path):
         assert judge(find(name), stub).kind == "not attempted", name
 
 
-@pytest.mark.parametrize("exercise", ALL, ids=lambda e: e.name)
+@pytest.mark.parametrize("exercise", EACH)
 def test_every_mistake_can_be_made(exercise):
     names = [m.name for m in exercise.mistakes]
     assert len(set(names)) == len(names) >= 3
@@ -75,7 +83,7 @@ def test_every_mistake_can_be_made(exercise):
         assert not SLIPS & set(raised), mistake.name
 
 
-@pytest.mark.parametrize("exercise", ALL, ids=lambda e: e.name)
+@pytest.mark.parametrize("exercise", EACH)
 def test_the_probes_tell_all_mistakes_apart(exercise):
     """With half as much tolerance again as a check grants."""
     recorded = {(m.name, m.edit): exercise.results_of(m) for m in made(exercise)}
@@ -96,7 +104,7 @@ def spoil(value) -> None:
         value.clear()
 
 
-@pytest.mark.parametrize("exercise", ALL, ids=lambda e: e.name)
+@pytest.mark.parametrize("exercise", EACH)
 def test_an_answer_that_destroys_its_arguments_harms_no_later_check(exercise):
     reference = exercise.task.reference
 
@@ -134,7 +142,7 @@ def test_the_course_asks_enough():
         assert exercise.explanation, exercise.name
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", EACH_NOTEBOOK)
 def test_every_task_offers_its_hints_and_its_solution(path):
     cells = [c.source for c in nbformat.read(path, as_version=4).cells]
     mine = [e for e in ALL if e.stem == path.stem]

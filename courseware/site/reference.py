@@ -38,10 +38,11 @@ def _module(chapter: str, name: str, tree: ast.Module) -> str:
         f"{_summary(tree)}\n\n`from minigpt_lib.{name} import …`",
     ]
     for node in tree.body:
-        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
-            target = node.targets[0].id
-            if not target.startswith("_"):
-                text.append(f"### {target}\n\n```python\n{target} = {_value(node.value)}\n```")
+        if isinstance(node, (ast.Assign, ast.AnnAssign)) and node.value is not None:
+            target = node.targets[0] if isinstance(node, ast.Assign) else node.target
+            if isinstance(target, ast.Name) and not target.id.startswith("_"):
+                value = _value(node.value)
+                text.append(f"### {target.id}\n\n```python\n{target.id} = {value}\n```")
         elif isinstance(node, (*_FUNCTIONS, ast.ClassDef)) and not node.name.startswith("_"):
             text.append(_entry(node))
     return "\n\n".join(text)
