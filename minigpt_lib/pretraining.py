@@ -46,7 +46,7 @@ from minigpt_lib.data import load_text
 from minigpt_lib.evaluation import bits_per_byte
 from minigpt_lib.generation import TextGenerator
 from minigpt_lib.model import GPTConfig, MiniGPT
-from minigpt_lib.training import TrainConfig, Trainer, on_interrupt
+from minigpt_lib.training import TrainConfig, Trainer, interrupted, on_interrupt
 
 __all__ = [
     "END",
@@ -505,7 +505,7 @@ def _finish_first() -> Iterator[None]:
             yield
         except multiprocess.TimeoutError as error:  # `datasets` tidies up after an interrupt
             raise (error.__context__ or error) from None
-    if pressed and callable(before):
+    if callable(before) and (pressed or interrupted()):
         before(signal.SIGINT, None)
 
 

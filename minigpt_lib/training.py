@@ -44,6 +44,7 @@ __all__ = [
     "choose_device",
     "choose_precision",
     "get_cosine_schedule_with_warmup",
+    "interrupted",
     "load_checkpoint",
     "on_interrupt",
     "param_groups",
@@ -612,9 +613,29 @@ class _Log:
                 log.close()
 
 
+class _RaiseAndRemember:
+    """A handler for Ctrl-C that raises KeyboardInterrupt, and sets `pressed`."""
+
+    def __init__(self) -> None:
+        self.pressed = False
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        self.pressed = True
+        raise KeyboardInterrupt
+
+
+def interrupted() -> bool:
+    """Return whether Ctrl-C has been pressed in the `with on_interrupt()` around, and we are still here.
+
+    Python swallows an exception that comes in a callback ("Exception ignored in ..."), and so do
+    libraries that catch everything. Ask at a safe point, and such a press is not lost.
+    """
+    return getattr(signal.getsignal(signal.SIGINT), "pressed", False)
+
+
 @contextlib.contextmanager
 def on_interrupt(
-    handler: Callable[[int, FrameType | None], object] = signal.default_int_handler,
+    handler: Callable[[int, FrameType | None], object] | None = None,
 ) -> Iterator[None]:
     """Let Ctrl-C call handler(number, frame) inside this context; by default it raises KeyboardInterrupt.
 
@@ -623,7 +644,7 @@ def on_interrupt(
     delivers no signals, nothing changes.
     """
     try:
-        before = signal.signal(signal.SIGINT, handler)
+        before = signal.signal(signal.SIGINT, handler or _RaiseAndRemember())
     except ValueError:  # not in the main thread
         yield
         return
@@ -680,7 +701,7 @@ class Trainer(_Run):
         shown = c.progress and self.main
         options = {"unit": "step", "disable": not shown, "mininterval": 0.5}
         bar = tqdm(total=c.steps, initial=start, **options)
-        self.stop_asked = False
+        self.stop_asked = interrupted()
         with on_interrupt(self._interrupted), _Log(self) as log, bar:
             while self.step < c.steps and not self.stop_asked:
                 record = self._update()

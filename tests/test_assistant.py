@@ -321,11 +321,13 @@ FAULTS = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("before", "after"), FAULTS)
 def test_a_fault_is_caught_by_the_chapters_checks(tmp_path, before, after):
     assert not survives("16", tmp_path, before, after)
 
 
+@pytest.mark.slow
 def test_the_module_itself_passes(tmp_path):
     assert survives("16", tmp_path)
 
@@ -472,6 +474,7 @@ class Terminal:
         raise AssertionError(f"{words!r} did not come: {self.seen[-500:]!r}")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="pseudo-terminals are POSIX")
 @pytest.mark.parametrize("ctrl_c", [signal.SIG_DFL, signal.SIG_IGN], ids=["usual", "switched off"])
 def test_the_command_in_a_terminal_survives_ctrl_c(folder, tmp_path, ctrl_c):

@@ -438,6 +438,7 @@ def test_the_checks_pass_as_they_are(tmp_path):
     assert survives("15", tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_is_caught_by_the_chapters_own_checks(tmp_path, fault):
     assert not survives("15", tmp_path, *FAULTS[fault])

@@ -128,6 +128,7 @@ def test_four_ranks_then_two_are_one_process(tmp_path, parallel):
     assert MiniGPT.from_pretrained(tmp_path / "run" / "last").config.n_embd == 24
 
 
+@pytest.mark.slow
 def test_torchrun_restarts_a_run_that_lost_a_rank(tmp_path):
     options = {"parallel": "fsdp", "folder": "run", "existing": "resume"}
     how = {"options": options, "what": "dies", "at": 3}
@@ -136,6 +137,7 @@ def test_torchrun_restarts_a_run_that_lost_a_rank(tmp_path):
     assert "from step 0 to 6" in done.stdout and "from step 2 to 6" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_rank_that_hangs_is_an_error_after_the_timeout(tmp_path):
     began = time.monotonic()
     done = torchrun(tmp_path, 2, {"options": {"timeout": 3}, "what": "hangs", "at": 3})
@@ -144,6 +146,7 @@ def test_a_rank_that_hangs_is_an_error_after_the_timeout(tmp_path):
     assert "Timed out waiting 3000ms" in done.stderr
 
 
+@pytest.mark.slow
 def test_ctrl_c_saves_the_same_step_on_all_ranks(tmp_path):
     options = {"folder": "run", "existing": "resume"}
     config = {**CONFIG, "save_every": 100}
@@ -371,6 +374,7 @@ FAULTS = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_is_caught_by_the_chapters_own_check(tmp_path, fault):
     before, after, title = FAULTS[fault]

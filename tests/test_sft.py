@@ -447,10 +447,12 @@ FAULTS = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_module_itself_passes(tmp_path):
     assert survives("14", tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_is_caught_by_the_chapters_own_checks(tmp_path, fault):
     assert not survives("14", tmp_path, *FAULTS[fault])

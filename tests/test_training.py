@@ -428,6 +428,7 @@ PATIENT = CHILD.replace(
 )
 
 
+@pytest.mark.slow
 def test_ctrl_c_in_a_terminal_saves_and_exits_cleanly(tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(paths.ROOT), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", PATIENT, str(tmp_path), "float32", "0"]
@@ -551,7 +552,11 @@ FAULTS = {
         "",
     ),
     "other settings accepted": ("if train is not None:", "if False:"),
-    "Ctrl-C once and for all": ("            raise KeyboardInterrupt\n", "            return\n"),
+    "Ctrl-C once and for all": (
+        "        if self.stop_asked:\n            raise KeyboardInterrupt\n",
+        "        if self.stop_asked:\n            return\n",
+    ),
+    "Ctrl-C that was swallowed is lost": ("self.stop_asked = interrupted()", "self.stop_asked = False"),
     "the handler stays": ("finally:\n        signal.signal(signal.SIGINT, before)", "finally:\n        pass"),
     "bfloat16 weights": ("self.model = model.to(self.device)", "self.model = model.bfloat16()"),
     "no copy in 16 bits": ("if self.device == \"cpu\" and dtype != torch.float32:", "if False:"),
@@ -563,10 +568,12 @@ def caught(folder, before="", after=""):
     return tools.noticed_by("10", folder, before, after, in_setup=True)
 
 
+@pytest.mark.slow
 def test_the_module_itself_passes(tmp_path):
     assert caught(tmp_path) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_is_caught_by_the_chapters_own_checks(tmp_path, fault):
     assert caught(tmp_path, *FAULTS[fault]) is not None
