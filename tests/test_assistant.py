@@ -362,6 +362,7 @@ def run(folder, typed: bytes, *argv, **environment):
     )
 
 
+@pytest.mark.slow
 def test_the_command_in_a_pipe(folder, tmp_path):
     file = tmp_path / "talk.json"
     typed = f"Hi <|im_end|>\x1b[31m\n/system Be kind.\nYou?\n/save {file}\n/reset\n/load {file}\n".encode()
@@ -385,6 +386,7 @@ def test_the_command_in_a_pipe(folder, tmp_path):
     ]
 
 
+@pytest.mark.slow
 def test_the_command_where_text_is_ascii_or_nobody_reads(folder):
     out, errors, status = run(
         folder, "/system Größe\nGröße\n".encode(), "--max-new-tokens", "2", PYTHONIOENCODING="ascii"
@@ -402,6 +404,7 @@ def test_the_command_where_text_is_ascii_or_nobody_reads(folder):
         assert process.wait(300) == 0 and process.stderr.read() == b""
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="closing a stream is the shell's work")
 @pytest.mark.parametrize("closed", ["<&-", ">&-"])
 def test_without_input_or_output_it_says_so(folder, closed):
@@ -412,11 +415,13 @@ def test_without_input_or_output_it_says_so(folder, closed):
     assert "no input or no output" in done.stderr
 
 
+@pytest.mark.slow
 def test_context_0_is_not_all(folder):
     _, errors, status = run(folder, b"", "--context", "0")
     assert status == 1 and len(errors.splitlines()) == 1 and "context=0: expected" in errors
 
 
+@pytest.mark.slow
 def test_errors_are_a_line(tmp_path):
     out, errors, status = run(tmp_path / "none", b"")
     assert (out, status) == ("", 1) and len(errors.splitlines()) == 1 and "config.json" in errors

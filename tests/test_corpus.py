@@ -41,6 +41,7 @@ def test_the_command_stores_the_plays_and_says_where(tmp_path):
     assert len(file.read_text(encoding="utf-8")) == CHARACTERS
 
 
+@pytest.mark.slow
 def test_a_second_run_says_the_same_and_writes_nothing(tmp_path):
     first = command(tmp_path)
     before = (tmp_path / "shakespeare.txt").stat()
@@ -50,6 +51,7 @@ def test_a_second_run_says_the_same_and_writes_nothing(tmp_path):
     assert (after.st_mtime_ns, after.st_ino) == (before.st_mtime_ns, before.st_ino)
 
 
+@pytest.mark.slow
 def test_an_altered_file_is_replaced(tmp_path):
     file = tmp_path / "shakespeare.txt"
     file.write_text("To be, or not", encoding="utf-8")
@@ -58,6 +60,7 @@ def test_an_altered_file_is_replaced(tmp_path):
     assert len(file.read_text(encoding="utf-8")) == CHARACTERS
 
 
+@pytest.mark.slow
 def test_a_folder_that_cannot_be_written_to_is_no_failure(tmp_path):
     (tmp_path / "file").write_text("not a folder", encoding="utf-8")
     done = command(tmp_path / "file")

@@ -397,6 +397,7 @@ def _binds(cell: str, name: str) -> bool:
     return False
 
 
+@pytest.mark.slow
 @given(cells_of_code())
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 def test_generated_cells_keep_their_statements(cells):

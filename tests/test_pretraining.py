@@ -267,6 +267,7 @@ def test_evaluation_reads_packed_tokens(prepared):
 # --- accidents ---
 
 
+@pytest.mark.slow
 @needs_fork
 def test_killed_again_and_again_a_preparation_ends_as_if_undisturbed(tmp_path):
     source = str(fineweb(tmp_path / "text", words(400), files=4, row_group=11))
@@ -382,6 +383,7 @@ def test_an_epoch_asks_for_every_document(prepared):
     assert reader.state_dict()["position"] == blocks
 
 
+@pytest.mark.slow
 def test_memory_stays_flat(tmp_path):
     """Twelve megabytes may not need more than three, but for what the allocator keeps."""
     from pretraining_memory import write_text
@@ -410,6 +412,7 @@ def test_the_hub_cannot_be_reached_or_has_no_such_data(monkeypatch):
         stream_documents("nobody-at-all/no-such-data")
 
 
+@pytest.mark.slow
 def test_offline_mode_is_said_at_once():
     code = "from minigpt_lib.pretraining import stream_documents as s\ntry: s('fineweb-edu')\n"
     code += "except ConnectionError as error: print(error)"
@@ -497,6 +500,7 @@ def command(*arguments, module=("-m", "minigpt_lib.pretraining"), **environment)
 SETTINGS = (PretrainConfig, DataConfig, TrainConfig)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("module", "kinds"), [("pretraining", SETTINGS), ("scaling", (*SETTINGS, DistributedConfig))]
 )
@@ -516,6 +520,7 @@ def test_help_explains_every_option(module, kinds):
     assert "(default: 19000)" in text and "(default: gpt2)" in text
 
 
+@pytest.mark.slow
 def test_the_same_command_again_goes_on(tmp_path):
     (tmp_path / "texts").mkdir()
     for i, text in enumerate(words(12)):

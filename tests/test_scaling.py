@@ -111,6 +111,7 @@ def equal(found):
     torch.testing.assert_close(found, alone(), rtol=3e-6, atol=3e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
 def test_four_ranks_then_two_are_one_process(tmp_path, parallel):
     options = {"parallel": parallel, "folder": "run", "existing": "resume"}
@@ -166,6 +167,7 @@ def test_ctrl_c_saves_the_same_step_on_all_ranks(tmp_path):
     assert f"from step {facts['step']} to 6" in done.stdout
 
 
+@pytest.mark.slow
 def test_ctrl_c_before_the_training_is_told_once(tmp_path):
     (tmp_path / "a.txt").write_text("To be or not to be.\n\n" * 200_000)
     given = ["--data", "a.txt", "--folder", "run", "--vocab-size", "270", "--num-proc", "1"]

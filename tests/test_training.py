@@ -212,6 +212,7 @@ def diary(folder):
     return [{k: v for k, v in json.loads(t).items() if k != "tokens_per_second"} for t in lines]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("precision", "by_hand"), [("float32", False), ("bfloat16", True)])
 def test_killed_at_random_moments_and_resumed_the_run_is_the_same_bit_for_bit(
     tmp_path, precision, by_hand
