@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from courseware import paths
 
 CHARACTERS = 4_782_431  # chapter 03 checks the text itself, by its checksum
