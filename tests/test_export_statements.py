@@ -148,6 +148,44 @@ def test_every_chapter_keeps_its_statements(chapter):
         assert_keeps(candidate, [cell.body for cell in section.exports])
 
 
+@pytest.mark.parametrize("chapter", all_chapters(), ids=lambda chapter: chapter.stem)
+def test_no_other_cell_takes_the_name_of_an_exported_function_or_class(chapter):
+    """A later cell with `train = …` would make the exported code call a number."""
+    exported = {cell.number for section in chapter.sections for cell in section.exports}
+    functions: set[str] = set()
+    assigned: dict[str, int] = {}
+    for number, source in enumerate(code_cells(chapter), 1):
+        tree = ast.parse(re.sub(r"(?m)^\s*[%!].*", "", source))
+        if number in exported:
+            functions |= {
+                n.name for n in tree.body if isinstance(n, (ast.FunctionDef, ast.ClassDef))
+            }
+        else:
+            assigned |= dict.fromkeys(names_assigned(tree), number)
+
+    assert {name: cell for name, cell in assigned.items() if name in functions} == {}
+
+
+def code_cells(chapter: Chapter) -> list[str]:
+    cells = json.loads(chapter.path.read_text(encoding="utf-8"))["cells"]
+    return ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+
+
+def names_assigned(tree: ast.Module) -> Iterator[str]:
+    """Yield the names that the top level of a cell assigns or defines."""
+    todo: list[ast.AST] = list(tree.body)
+    while todo:
+        node = todo.pop()
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            yield node.name
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            yield node.id
+        elif not isinstance(
+            node, (ast.Lambda, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
+        ):
+            todo += ast.iter_child_nodes(node)
+
+
 # --- small inputs, each of which was once lost or refused ---
 
 USES_MATH = "def area(r):\n    return math.pi * r**2"
