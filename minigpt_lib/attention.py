@@ -1,7 +1,7 @@
 """Let every token look back at the tokens before it, and fetch what it needs.
 
-Shapes: B texts, T tokens, C = n_embd channels, H heads of width D = C / n_head, Tq queries, Tk keys.
-A mask is boolean, True = may attend; it must broadcast to (B, H, Tq, Tk).
+Shapes: B batch size, T sequence length, C = n_embd channels, H heads of width D = C / n_head,
+Tq queries, Tk keys. A mask is boolean, True = may attend; it must broadcast to (B, H, Tq, Tk).
 
 Written by notebooks/05_attention.ipynb (chapter 05): edit it there.
 """
@@ -27,7 +27,7 @@ __all__ = [
 def causal_mask(
     n_queries: int, n_keys: int | None = None, device: str | torch.device | None = None
 ) -> Tensor:
-    """Return the mask (n_queries, n_keys), True where a query may see a key: bool.
+    """Return the mask (n_queries, n_keys), bool, True where a query may see a key.
 
     The queries are the last n_queries of the n_keys tokens (all of them by default), so with a cache
     the newest token sees everything. Raises ValueError for fewer keys than queries.
@@ -35,8 +35,10 @@ def causal_mask(
     n_keys = n_queries if n_keys is None else n_keys
     if n_queries > n_keys:
         raise ValueError(
-            f"{n_queries} queries but {n_keys} keys: expected a key for every query, and the cache's."
+            f"expected at least one key for each of the {n_queries} queries, got {n_keys} keys: "
+            "the cache's keys belong to them too"
         )
+
     places = torch.arange(n_keys, device=device)
     return places <= places[n_keys - n_queries :, None]
 
@@ -50,14 +52,16 @@ def attention_weights(
     zeros. Vaswani et al. (2017), equation 1.
     """
     scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])  # (..., Tq, Tk)
-    if is_causal and mask is None:  # the usual case: adding costs less than masked_fill
-        past = torch.where(causal_mask(q.shape[-2], k.shape[-2], q.device), 0.0, -math.inf)
-        return (scores + past.to(scores.dtype)).softmax(dim=-1)
-    if mask is None:
+    if mask is None and not is_causal:
         return scores.softmax(dim=-1)
+
+    if mask is None:  # every query sees itself, and adding -inf costs less than masked_fill
+        past = causal_mask(q.shape[-2], k.shape[-2], q.device)
+        return (scores + torch.where(past, 0.0, -math.inf).to(scores.dtype)).softmax(dim=-1)
+
     allowed = mask & causal_mask(q.shape[-2], k.shape[-2], q.device) if is_causal else mask
-    # twice, for a row without any key: 0, where softmax says nan
-    return scores.masked_fill(~allowed, -math.inf).softmax(dim=-1).masked_fill(~allowed, 0.0)
+    weights = scores.masked_fill(~allowed, -math.inf).softmax(dim=-1)
+    return weights.masked_fill(~allowed, 0.0)  # 0 where softmax says nan: a row without any key
 
 
 def scaled_dot_product_attention(
@@ -85,11 +89,11 @@ class _Cache(Protocol):
 
 
 class CausalSelfAttention(nn.Module):
-    """Multi-head attention of each token over itself and the tokens before: (B, T, C) to (B, T, C).
+    """Multi-head attention of each token to itself and the tokens before: (B, T, C) to (B, T, C).
 
-    n_kv_head: how many heads of keys and values there are, each serving n_head / n_kv_head query
-    heads (Ainslie et al., 2023); all by default. `fused` takes torch's kernel, otherwise the explicit
-    form above runs; both give the same. Dropout, in training only, on the weights and the output.
+    n_kv_head: the number of heads of keys and values, each serving n_head / n_kv_head neighbouring
+    query heads (Ainslie et al., 2023); n_head by default. fused: use torch's kernel; otherwise the
+    explicit form runs, with the same result. dropout: in training only, on weights and output.
     Raises ValueError if the heads do not divide the channels or one another.
     """
 
@@ -109,37 +113,14 @@ class CausalSelfAttention(nn.Module):
             raise ValueError(f"n_embd={n_embd} cannot be cut into n_head={n_head} equal heads.")
         if n_kv_head < 1 or n_head % n_kv_head:
             raise ValueError(f"n_head={n_head} cannot share n_kv_head={n_kv_head} heads evenly.")
-        self.n_head, self.n_kv_head, self.head_dim = n_head, n_kv_head, n_embd // n_head
-        self.dropout, self.fused = dropout, fused
+
+        self.n_head = n_head
+        self.n_kv_head = n_kv_head
+        self.head_dim = n_embd // n_head
+        self.dropout = dropout
+        self.fused = fused
         self.qkv = nn.Linear(n_embd, (n_head + 2 * n_kv_head) * self.head_dim, bias=bias)
         self.proj = nn.Linear(n_embd, n_embd, bias=bias)
-
-    def _heads(
-        self, x: Tensor, rotary: Callable[[Tensor], Tensor] | None, cache: _Cache | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Project x to q, k, v of (B, H, T, D), turn q and k, add what the cache holds."""
-        heads, H, kv = self.qkv(x).unflatten(2, (-1, self.head_dim)), self.n_head, self.n_kv_head
-        if rotary is None:
-            q, k, v = (part.transpose(1, 2) for part in heads.split([H, kv, kv], dim=2))
-        else:  # one rotation for queries and keys is faster than two
-            qk, v = (part.transpose(1, 2) for part in heads.split([H + kv, kv], dim=2))
-            q, k = rotary(qk).split([H, kv], dim=1)
-        if cache is not None:
-            k, v = cache.update(k, v)
-        if kv < H:  # query heads 0 .. H / kv - 1 use key head 0, and so on
-            k, v = (part.repeat_interleave(H // kv, dim=1) for part in (k, v))
-        return q, k, v
-
-    def weights(
-        self,
-        x: Tensor,
-        mask: Tensor | None = None,
-        rotary: Callable[[Tensor], Tensor] | None = None,
-        cache: _Cache | None = None,
-    ) -> Tensor:
-        """Return the attention weights (B, H, T, Tk) that `forward` would use, without dropout."""
-        q, k, _ = self._heads(x, rotary, cache)
-        return attention_weights(q, k, mask, is_causal=True)
 
     def forward(
         self,
@@ -155,17 +136,58 @@ class CausalSelfAttention(nn.Module):
         (B, n_kv_head, T, D), and returns those of all tokens so far.
         """
         q, k, v = self._heads(x, rotary, cache)
-        dropout_p, T = self.dropout if self.training else 0.0, q.shape[-2]
-        slow = q.is_cpu and q.dtype == torch.bfloat16 and T <= 256  # there, torch's kernel is
-        if slow and self.fused and T == 1 and mask is None and not dropout_p:  # one query: float32
-            y = F.scaled_dot_product_attention(q.float(), k.float(), v.float()).to(q.dtype)
-        elif slow or not self.fused:
-            y = scaled_dot_product_attention(q, k, v, mask, is_causal=True, dropout_p=dropout_p)
-        elif mask is None and T in (1, k.shape[-2]):  # torch's two fast cases
-            y = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout_p, is_causal=T > 1)
-        else:
-            past = causal_mask(T, k.shape[-2], q.device)
-            mask = past if mask is None else mask & past
-            y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout_p)
+        y = self._attend(q, k, v, mask)
         y = self.proj(y.transpose(1, 2).flatten(2))  # heads side by side again: (B, T, C)
         return F.dropout(y, self.dropout, self.training)
+
+    def weights(
+        self,
+        x: Tensor,
+        mask: Tensor | None = None,
+        rotary: Callable[[Tensor], Tensor] | None = None,
+        cache: _Cache | None = None,
+    ) -> Tensor:
+        """Return the attention weights (B, H, T, Tk) that `forward` would use, without dropout."""
+        q, k, _ = self._heads(x, rotary, cache)
+        return attention_weights(q, k, mask, is_causal=True)
+
+    def _heads(
+        self, x: Tensor, rotary: Callable[[Tensor], Tensor] | None, cache: _Cache | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Project x to q (B, H, T, D) and k, v (B, H, Tk, D), positions marked, the cache included."""
+        H, G = self.n_head, self.n_kv_head
+        heads = self.qkv(x).unflatten(2, (-1, self.head_dim)).transpose(1, 2)  # (B, H + 2G, T, D)
+        if rotary is None:
+            q, k, v = heads.split([H, G, G], dim=1)
+        else:  # one rotation for queries and keys is faster than two
+            qk, v = heads.split([H + G, G], dim=1)
+            q, k = rotary(qk).split([H, G], dim=1)
+
+        if cache is not None:
+            k, v = cache.update(k, v)
+        if G < H:  # query heads 0 .. H / G - 1 use key head 0, and so on
+            k = k.repeat_interleave(H // G, dim=1)
+            v = v.repeat_interleave(H // G, dim=1)
+        return q, k, v
+
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+        """Return the weighted values, (B, H, T, D), by the fastest way that gives the same numbers."""
+        T, Tk = q.shape[-2], k.shape[-2]
+        dropout_p = self.dropout if self.training else 0.0
+        # On a processor torch's kernel is slower than the explicit form in bfloat16, up to about 256 tokens.
+        slow_kernel = q.is_cpu and q.dtype == torch.bfloat16 and T <= 256
+
+        if self.fused and slow_kernel and T == 1 and mask is None and not dropout_p:
+            # One new token after a cache, nothing forbidden: the kernel of float32 is fastest.
+            return F.scaled_dot_product_attention(q.float(), k.float(), v.float()).to(q.dtype)
+
+        if slow_kernel or not self.fused:
+            return scaled_dot_product_attention(q, k, v, mask, is_causal=True, dropout_p=dropout_p)
+
+        if mask is None and T in (1, Tk):
+            # A single query sees everything, and a whole text is what torch means by is_causal.
+            return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout_p, is_causal=T > 1)
+
+        past = causal_mask(T, Tk, q.device)
+        allowed = past if mask is None else mask & past
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=allowed, dropout_p=dropout_p)

@@ -86,24 +86,28 @@ def test_large_scores_do_not_overflow(dtype):
 
 FAULTS = {
     "the mask allows one column too many": ("places <= places[", "places <= 1 + places["),
+    "a query does not see itself": ("places <= places[", "places < places["),
     "the mask starts at the upper left": ("places[n_keys - n_queries :, None]", "places[:n_queries, None]"),
     "no root": ("/ math.sqrt(q.shape[-1])", "/ q.shape[-1]"),
     "no scale": (" / math.sqrt(q.shape[-1])", ""),
-    "softmax over the queries": ("scores.dtype)).softmax(dim=-1)", "scores.dtype)).softmax(dim=-2)"),
-    "forbidden scores are -1": ("q.device), 0.0, -math.inf)", "q.device), 0.0, -1.0)"),
-    "nan where nothing is allowed": (".softmax(dim=-1).masked_fill(~allowed, 0.0)", ".softmax(dim=-1)"),
+    "softmax over the queries": ("return scores.softmax(dim=-1)", "return scores.softmax(dim=-2)"),
+    "softmax over the queries, causal": (".to(scores.dtype)).softmax(dim=-1)", ".to(scores.dtype)).softmax(dim=-2)"),
+    "forbidden scores are -1": ("torch.where(past, 0.0, -math.inf)", "torch.where(past, 0.0, -1.0)"),
+    "nan where nothing is allowed": ("weights.masked_fill(~allowed, 0.0)", "weights"),
     "heads are merged without the transpose": ("y.transpose(1, 2).flatten(2)", "y.reshape(x.shape)"),
     "values are rotated": ("q, k = rotary(qk)", "v = rotary(v); q, k = rotary(qk)"),
     "only queries rotated": ("= rotary(qk)", "= torch.cat([rotary(qk[:, :H]), qk[:, H:]], 1)"),
-    "key heads take turns": ("part.repeat_interleave(H // kv, dim=1)", "part.repeat(1, H // kv, 1, 1)"),
+    "key heads take turns": ("k.repeat_interleave(H // G, dim=1)", "k.repeat(1, H // G, 1, 1)"),
+    "value heads take turns": ("v.repeat_interleave(H // G, dim=1)", "v.repeat(1, H // G, 1, 1)"),
     "the cache is ignored": ("k, v = cache.update(k, v)", "cache.update(k, v)"),
     "dropout also in evaluation": ("self.dropout if self.training else 0.0", "self.dropout"),
     "no dropout on the output": ("F.dropout(y, self.dropout, self.training)", "y"),
-    "queries and keys are swapped": ("q, k, v = (part", "k, q, v = (part"),
+    "queries and keys are swapped": ("q, k, v = heads.split", "k, q, v = heads.split"),
     "a mask that replaces causality": (
         "mask & causal_mask(q.shape[-2], k.shape[-2], q.device) if is_causal",
         "mask if is_causal",
     ),
+    "a mask that replaces causality in the kernel": ("else mask & past", "else mask"),
 }  # fmt: skip
 
 

@@ -67,7 +67,40 @@ def in_pieces(q, k, v, n_head, width=None):
     return torch.cat(heads, dim=-1)
 
 
+def head_by_torch(x, w_q, w_k, w_v):
+    q, k, v = (x.matmul(w) for w in (w_q, w_k, w_v))
+    return F.scaled_dot_product_attention(q, k, v, is_causal=True)
+
+
+def head_token_by_token(x, w_q, w_k, w_v, last=1, scale=True, dim=0):
+    """Attend with a loop over texts and queries; each sees `last` keys up to its own place."""
+    D = w_q.shape[1] if scale else 1
+    result = torch.zeros(*x.shape[:2], w_v.shape[1])
+    for b, t in itertools.product(range(x.shape[0]), range(x.shape[1])):
+        seen = x[b, : t + last]
+        scores = torch.mv(seen @ w_k, x[b, t] @ w_q) / D**0.5
+        result[b, t] = F.softmax(scores, dim) @ (seen @ w_v)
+    return result
+
+
+def head_by_einsum(x, w_q, w_k, w_v):
+    scores = torch.einsum("btc,cd,bsd->bts", x, w_q, x @ w_k) / w_q.size(1) ** 0.5
+    T = x.size(1)
+    scores = scores + torch.full((T, T), -torch.inf).triu(1)
+    return scores.exp() / scores.exp().sum(-1, keepdim=True) @ x @ w_v
+
+
 ANSWERS = [
+    ("attention_head", head_by_torch, ""),
+    ("attention_head", head_token_by_token, ""),
+    ("attention_head", head_by_einsum, ""),
+    ("attention_head", lambda x, q, k, v: F.scaled_dot_product_attention(x @ q, x @ k, x @ v), "the mask is missing"),
+    ("attention_head", lambda *a: head_token_by_token(*a, last=2), "a token sees the next one"),
+    ("attention_head", lambda *a: head_token_by_token(*a, scale=False), "the square root is missing"),
+    ("attention_head", lambda x, q, k, v: head_by_torch(x, k, q, v), "queries and keys exchanged"),
+    ("attention_head", lambda x, q, k, v: head_by_torch(x.flip(1), q, k, v).flip(1), "the mask is on the wrong side"),
+    ("attention_head", lambda *a: head_token_by_token(*a, last=2, scale=False),
+     "two things at once: the square root is missing, and a token sees the next one"),
     ("step_mask", staircase, ""),
     ("step_mask", lambda n, c: torch.ones(n, n + c).tril(c).bool(), ""),
     ("step_mask", lambda n, c: torch.ones(n, n + c).tril(c), "wrong dtype"),

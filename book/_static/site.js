@@ -38,11 +38,24 @@ function labelCells() {
     if (!role) continue;
     const [name, ...rest] = ROLES[role];
     const claim = code.textContent.match(/^#\|\s*check:\s*([^|\n]+?)\s*(?:\|\s*against:\s*(.+))?\n/);
-    const meaning = claim ? claim[1] + (claim[2] ? `, against ${claim[2]}` : "") : rest[0];
+    const fold = cell.querySelector("details.hide > summary"); // the sentence above a folded proof says the claim
+    const against = claim?.[2] ? `against ${claim[2]}` : "";
+    const meaning = claim ? [fold ? "" : claim[1], against].filter(Boolean).join(", ") : rest[0];
     const label = Object.assign(document.createElement("div"), { className: "cell-role" });
     label.append(Object.assign(document.createElement("strong"), { textContent: name }), meaning);
     cell.classList.add(`role-${role}`);
-    cell.prepend(label);
+    (fold ?? cell).prepend(label);
+  }
+}
+
+/** Let a folded cell say what it holds in one quiet line, in place of the theme's box. */
+function quietFolds() {
+  for (const summary of document.querySelectorAll("div.cell details.hide > summary")) {
+    summary.removeAttribute("aria-label");
+    summary.querySelectorAll(".admonition-title").forEach((title) => title.remove());
+    if (!summary.textContent.trim()) summary.textContent = "The code of this figure ";
+    summary.parentElement.classList.add("fold");
+    summary.parentElement.classList.remove("admonition");
   }
 }
 
@@ -73,6 +86,7 @@ function nameControls() {
 }
 
 labelCells();
+quietFolds();
 nameControls();
 await mountTwins();
 focusScrollers();

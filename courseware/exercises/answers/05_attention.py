@@ -1,4 +1,4 @@
-"""Chapter 05: weights under two masks, heads that share keys, and a merge that mixes tokens."""
+"""Chapter 05: a head from scratch, weights under two masks, heads that share keys, and a merge that mixes tokens."""
 
 from __future__ import annotations
 
@@ -6,9 +6,71 @@ import torch
 
 from courseware.exercises import Exercise, Mistake
 
-MASK = 'chapter 5, "Who may see whom"'
+HEAD = 'chapter 5, "A head"'
+MASK = 'chapter 5, "The mask"'
 ROOT = 'chapter 5, "Why the square root"'
-HEADS = 'chapter 5, "Several heads"'
+PADDING = 'chapter 5, "The weights"'
+HEADS = 'chapter 5, "All heads in one go"'
+PLUGS = 'chapter 5, "The layer, and what plugs into it"'
+
+# ---------------------------------------------------------------- a head from scratch
+
+
+def _probe_head(answer):
+    generator = torch.Generator().manual_seed(4)
+    for B, T, C, D in ((1, 1, 3, 2), (2, 5, 6, 4), (3, 4, 8, 8), (2, 7, 4, 9)):
+        x = torch.randn((B, T, C), generator=generator)
+        w_q, w_k, w_v = (torch.randn((C, D), generator=generator) * 0.5 for _ in range(3))
+        yield f"{B} texts of {T} tokens, {C} channels, head width {D}", answer(x, w_q, w_k, w_v)
+
+
+ATTENTION_HEAD = Exercise(
+    "attention_head",
+    probe=_probe_head,
+    hints=(
+        "Compare, weigh, average. Make q, k and v first; every step after that is one line.",
+        "Scores (B, T, T) are q times k with its last two axes exchanged, divided by √D. Set them to -inf where a query would see a later key.",
+        "`scores.masked_fill(~past, -math.inf).softmax(dim=-1) @ v`, with `past` a lower triangle of True.",
+    ),
+    explanation="The first token sees only itself, so it must get exactly its own value. That test alone finds most mistakes with masks.",
+    look=HEAD,
+    mistakes=(
+        Mistake("the square root is missing", "Your scores are not divided by √D; they spread too widely, and the weights pick instead of weighing.",
+                edit=("/ math.sqrt(q.shape[-1])", ""), look=ROOT),
+        Mistake("divided by D", "You divided by D instead of √D; the weights are too even.",
+                edit=("math.sqrt(q.shape[-1])", "q.shape[-1]"), look=ROOT),
+        Mistake("divided by the root of C", "You divided by the root of C, the width of the tokens. The dot product has D numbers, the width of a query.",
+                edit=("math.sqrt(q.shape[-1])", "math.sqrt(x.shape[-1])"), look=ROOT),
+        Mistake("multiplied by the root", "You multiplied by √D. Dividing makes the scores smaller.",
+                edit=("/ math.sqrt", "* math.sqrt"), look=ROOT),
+        Mistake("the mask is missing", "Every token sees the whole text, the future too.",
+                edit=(".masked_fill(~past, -math.inf)", ""), look=MASK),
+        Mistake("the mask is on the wrong side", "Your queries see the future and not the past: the lower triangle (tril) is what may be seen.",
+                edit=("tril()", "triu()"), look=MASK),
+        Mistake("the mask is inverted", "What may be seen got -inf. masked_fill fills where its mask is True, so it needs the forbidden places.",
+                edit=("~past", "past"), look=MASK),
+        Mistake("a token sees the next one", "Your triangle ends one place too late: every query sees the key of its target.",
+                edit=("tril()", "tril(1)"), look=MASK),
+        Mistake("a token cannot see itself", "Your triangle begins one place too early, so a query does not see its own key, and the first sees nothing.",
+                edit=("tril()", "tril(-1)"), look=MASK),
+        Mistake("forbidden scores set to 0", "A score of 0 is not forbidden: its exponential is 1. Use -inf.",
+                edit=("-math.inf", "0.0"), look='chapter 5, "Weights from scores"'),
+        Mistake("masked after the softmax", "You removed forbidden weights after the softmax, so what is left of a row no longer adds up to 1. Mask the scores.",
+                edit=(".masked_fill(~past, -math.inf).softmax(dim=-1)", ".softmax(dim=-1).masked_fill(~past, 0.0)")),
+        Mistake("softmax over the queries", "Your columns add up to 1. Each query shares out its own weight, so the rows must: dim=-1.",
+                edit=("dim=-1", "dim=-2"), look='chapter 5, "Break it"'),
+        Mistake("no softmax", "You averaged with the bare scores. Softmax makes them positive and lets each row add up to 1.",
+                edit=(("-math.inf", "0.0"), (".softmax(dim=-1)", ""))),
+        Mistake("queries and keys exchanged", "The rows of your scores are keys. Each query shares out its weight over the keys: q @ kᵀ.",
+                edit=("q @ k.transpose(1, 2)", "k @ q.transpose(1, 2)")),
+        Mistake("the keys averaged", "You averaged the keys. Keys are for comparing; what a token takes home is the values.",
+                edit=("weights @ v", "weights @ k")),
+        Mistake("the tokens averaged", "You averaged x itself. Each token hands over its value, x @ w_v.",
+                edit=("v = x @ w_v", "v = x")),
+        Mistake("the scores returned", "You stopped at the weights. They still have to average the values.",
+                edit=("weights @ v", "weights")),
+    ),
+)  # fmt: skip
 
 # ---------------------------------------------------------------- one step with a cache
 
@@ -106,11 +168,11 @@ MASKED_WEIGHTS = Exercise(
         Mistake("forbidden scores set to 0", "A score of 0 is not forbidden: its exponential is 1, so the others in the row get too little. Use -inf.",
                 edit=("-math.inf", "0.0"), also=((("-math.inf", "0.0"), (".masked_fill(~allowed, 0.0)", "")),), look=ROOT),
         Mistake("a large negative number in place of -inf", "Where a query sees nothing, all its scores are the same -1e9, and the softmax gives every key the same weight. It should be a row of zeros.",
-                edit=(("-math.inf", "-1e9"), (".masked_fill(~allowed, 0.0)", "")), look=ROOT),
+                edit=(("-math.inf", "-1e9"), (".masked_fill(~allowed, 0.0)", "")), look=PADDING),
         Mistake("masked after the softmax", "You removed forbidden weights after the softmax, so what is left of a row no longer adds up to 1. Mask the scores.",
                 edit=(".masked_fill(~allowed, -math.inf)", "")),
         Mistake("nan for a query that sees nothing", "A row in which everything is forbidden is 0 / 0, nan, and one nan spoils all weights of a model. Fill it with 0.",
-                edit=(".masked_fill(~allowed, 0.0)", ""), look=ROOT),
+                edit=(".masked_fill(~allowed, 0.0)", ""), look=PADDING),
     ),
 )  # fmt: skip
 
@@ -144,9 +206,9 @@ GROUPED_SCORES = Exercise(
         Mistake("scaled by all channels", "You divided by the root of all channels of all heads. The dot product has only the D numbers of one head.",
                 edit=("math.sqrt(q.shape[-1])", "math.sqrt(q.shape[1] * q.shape[-1])"), look=ROOT),
         Mistake("every query head uses key head 0", "All your query heads read the first key head; the other key heads are never used.",
-                edit=("k.repeat_interleave(group, dim=1)", "k[:, :1]"), look=HEADS),
+                edit=("k.repeat_interleave(group, dim=1)", "k[:, :1]"), look=PLUGS),
         Mistake("the queries of a group averaged", "You averaged the queries of a group. They stay separate; only the keys are shared, so there are as many scores as query heads.",
-                edit=("q @ k.repeat_interleave(group, dim=1)", "q.unflatten(1, (-1, group)).mean(dim=2) @ k"), look=HEADS),
+                edit=("q @ k.repeat_interleave(group, dim=1)", "q.unflatten(1, (-1, group)).mean(dim=2) @ k"), look=PLUGS),
         Mistake("a softmax as well", "You returned weights. The task asks for the scores, before any softmax.",
                 wrap=lambda right: lambda q, k: right(q, k).softmax(dim=-1)),
     ),
@@ -192,4 +254,4 @@ MULTI_HEAD = Exercise(
     ),
 )  # fmt: skip
 
-EXERCISES = (STEP_MASK, MASKED_WEIGHTS, GROUPED_SCORES, MULTI_HEAD)
+EXERCISES = (ATTENTION_HEAD, STEP_MASK, MASKED_WEIGHTS, GROUPED_SCORES, MULTI_HEAD)

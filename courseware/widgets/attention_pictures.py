@@ -1,0 +1,73 @@
+"""The drawings of chapter 05: what a head does, and how heads are cut and merged."""
+
+from __future__ import annotations
+
+from courseware.widgets.drawings import Drawing
+
+
+def head() -> None:
+    """Show how x becomes queries, keys and values, then scores, weights and a mixture."""
+    d = Drawing(440, 372)
+    d.box(130, 8, 180, 36, "x  (T, C)", "residual")
+
+    for x, name, words in (
+        (20, "query", "Q  (T, D)"),
+        (160, "key", "K  (T, D)"),
+        (300, "value", "V  (T, D)"),
+    ):
+        d.arrow(220, 44, x + 60, 84)
+        d.box(x, 84, 120, 36, words, name)
+
+    d.arrow(80, 120, 130, 160)
+    d.arrow(220, 120, 170, 160)
+    d.box(60, 160, 180, 36, "scores  Q Kᵀ / √D")
+    d.text(252, 183, "compare", anchor="start")
+
+    d.arrow(150, 196, 150, 230)
+    d.box(60, 230, 180, 36, "weights  (T, T)")
+    d.text(252, 246, "mask, softmax:", anchor="start")
+    d.text(252, 264, "weigh", anchor="start")
+
+    d.arrow(150, 266, 190, 322)
+    d.line(380, 120, 380, 290)
+    d.arrow(380, 290, 250, 322)
+    d.box(130, 322, 180, 36, "weights · V  (T, D)", "value")
+    d.text(322, 345, "average", anchor="start")
+    d.show(
+        alt="Three arrows lead from x to queries Q, keys K and values V. Q and K are compared into scores, Q times K "
+        "transposed over the root of D. Mask and softmax turn the scores into weights, which average the values V.",
+        caption="A head: three views of each token; compare, weigh, average.",
+    )
+
+
+def split_and_merge() -> None:
+    """Show two tokens of six channels cut into three heads, and laid side by side again."""
+    colours = ["query", "query", "key", "key", "value", "value"]
+    tokens = [[10, 11, 12, 13, 14, 15], [20, 21, 22, 23, 24, 25]]
+    d = Drawing(440, 400)
+
+    d.text(10, 22, "(B, T, C): a row for each token", anchor="start")
+    for row, values in enumerate(tokens):
+        d.cells(118, 34 + 36 * row, values, colours)
+        d.text(106, 56 + 36 * row, f"token {row}", anchor="end")
+
+    d.arrow(220, 112, 220, 142)
+    d.text(236, 132, "view, transpose", anchor="start", mono=True, size=15)
+    d.text(10, 166, "(B, H, T, D): each head has both tokens", anchor="start")
+    for head_number, colour in enumerate(("query", "key", "value")):
+        left = 40 + 136 * head_number
+        for row, values in enumerate(tokens):
+            cut = values[2 * head_number : 2 * head_number + 2]
+            d.cells(left, 178 + 36 * row, cut, colour)
+        d.text(left + 34, 270, f"head {head_number}")
+
+    d.arrow(220, 282, 220, 312)
+    d.text(236, 302, "transpose, flatten", anchor="start", mono=True, size=15)
+    for row, values in enumerate(tokens):
+        d.cells(118, 322 + 36 * row, values, colours)
+        d.text(106, 344 + 36 * row, f"token {row}", anchor="end")
+    d.show(
+        alt="Two tokens as rows of six numbered channels, coloured in pairs. Cutting gives three heads, each with two "
+        "channels of both tokens. Transposing and flattening puts the pairs side by side again, as they were.",
+        caption="Six channels, three heads: cut, and laid side by side again.",
+    )
