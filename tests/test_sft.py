@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tools import in_node, judged, survives
+from tools import in_node, survives
 from torch import nn
 from torch.nn import functional as F
 
@@ -512,71 +512,7 @@ def test_the_widget_answers_its_controls():
     assert "none of the" not in view.value
 
 
-# --- exercises answered in other ways ---
-
-
-def chatml_by_join(messages):
-    return "".join(
-        ["<|im_start|>" + m["role"] + "\n" + m["content"] + "<|im_end|>\n" for m in messages]
-    )
-
-
-def render_by_masks(messages, encode, start, end):
-    pieces = []
-    for m in messages:
-        mine = m["role"] == "assistant"
-        pieces += [([start], False), (encode(m["role"]), False), (encode("\n"), False)]
-        pieces += [(encode(m["content"]), mine), ([end], mine), (encode("\n"), False)]
-    return sum((p for p, _ in pieces), []), [i if mine else -100 for p, mine in pieces for i in p]
-
-
-def packed_by_loops(lengths, T):
-    mask, positions, at = torch.zeros(T, T, dtype=torch.bool), torch.zeros(T).long(), 0
-    for n in [*lengths, T - sum(lengths)]:
-        for q in range(n):
-            mask[at + q, at : at + q + 1] = True
-            positions[at + q] = q if at < sum(lengths) else 0
-        at += n
-    return mask, positions
-
-
-def loss_by_gathering(logits, labels):
-    found = []
-    for row, wanted in zip(logits.log_softmax(-1), labels):
-        found += [-row[t - 1, wanted[t]] for t in range(1, len(wanted)) if wanted[t] != -100]
-    return torch.stack(found).mean() if found else torch.zeros(())
-
-
-def conversation_by_flattening(system, turns, question):
-    texts = [text for turn in turns for text in turn] + [question]
-    spoken = [{"role": ("user", "assistant")[i % 2], "content": t} for i, t in enumerate(texts)]
-    return ([{"role": "system", "content": system}] if system else []) + spoken
-
-
-ANSWERS = [
-    ("chatml", chatml_by_join, ""),
-    ("chatml", lambda m: chatml_by_join(m).replace("\n", "\r\n"), "wrong value"),
-    ("chatml", lambda m: chatml_by_join(m[::-1]), "wrong value"),
-    ("chatml", lambda m: chatml_by_join(m)[:-1], "no line break at the very end"),
-    ("render", render_by_masks, ""),
-    ("render", lambda *a: render_by_masks(*a)[::-1], "wrong value"),
-    ("render", lambda *a: (render_by_masks(*a)[0], render_by_masks(*a)[0]), "wrong value"),
-    ("packed_row", packed_by_loops, ""),
-    ("packed_row", lambda lengths, T: (~packed_by_loops(lengths, T)[0], packed_by_loops(lengths, T)[1]), "wrong value"),
-    ("packed_row", lambda lengths, T: packed_by_loops(sorted(lengths), T), "wrong value"),
-    ("answer_loss", loss_by_gathering, ""),
-    ("answer_loss", lambda x, y: -loss_by_gathering(x, y), "wrong value"),
-    ("answer_loss", lambda x, y: loss_by_gathering(x.softmax(-1), y), "wrong value"),
-    ("next_messages", conversation_by_flattening, ""),
-    ("next_messages", lambda s, t, q: conversation_by_flattening(s, t[::-1], q), "wrong value"),
-    ("merge_detour", lambda W, A, B, alpha: W + torch.einsum("or,ri->oi", B, A) * alpha / len(A), ""),
-    ("merge_detour", lambda W, A, B, alpha: W * (1 + alpha) + B @ A, "wrong value"),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(("name", "answer", "diagnosis"), ANSWERS)
-def test_answers_in_another_style(name, answer, diagnosis):
-    judged(name, answer, diagnosis)
+# --- exercises ---
 
 
 def test_the_mistakes_that_people_make_are_on_record():
