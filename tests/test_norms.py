@@ -1,4 +1,4 @@
-"""Chapter 07: both norms agree with PyTorch and Hugging Face; faults, the widget and its twin, exercises."""
+"""Chapter 07: both norms agree with PyTorch and Hugging Face; faults, the widget and its twin."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tools import in_node, judged, survives
+from tools import in_node, survives
 from torch.nn import functional as F
 
 from courseware.widgets.lines import number
@@ -167,38 +167,3 @@ def test_the_widget_follows_its_controls():
 
     quantity.value = "size"
     assert "the bottom is about as large" in view.value
-
-
-# ---------------------------------------------------------------- exercises
-
-
-def numpy_layer_norm(x, weight, bias, eps=1e-5):
-    a = x.numpy().astype("float64")
-    y = (a - a.mean(-1, keepdims=True)) / (a.var(-1, keepdims=True) + eps) ** 0.5
-    return torch.from_numpy(y).float() * weight + bias
-
-
-ANSWERS = [
-    ("layer_norm", numpy_layer_norm, ""),
-    ("layer_norm", lambda x, w, b, e=1e-5: F.layer_norm(x, w.shape, w, b, e), ""),
-    ("layer_norm", lambda x, w, b, e=1e-5: (x - x.mean(-1, True)) / (x.std(-1, keepdim=True) + e) * w + b,
-     "wrong value"),  # two mistakes at once have no diagnosis
-    ("layer_norm", lambda x, w, b, e=1e-5: (x - x.mean(-1, True)) / (x.var(-1, keepdim=True) + e) ** 0.5 * w + b,
-     "unbiased variance"),
-    ("layer_norm", lambda x, w, b, e=1e-5: F.rms_norm(x, w.shape, w, e) + b, "the mean is not removed"),
-    ("rms_norm", lambda x, w, e=1e-5: F.rms_norm(x, w.shape, w, e), ""),
-    ("rms_norm", lambda x, w, e=1e-5: F.layer_norm(x, w.shape, w, None, e), "the mean is removed"),
-    ("rms_norm", lambda x, w, e=1e-5: F.normalize(x.float(), dim=-1).to(x.dtype) * w, "wrong value"),
-    ("run_stack", lambda x, branches, norm: norm(walk(x, branches, norm)), ""),
-    ("run_stack", lambda x, branches, norm: walk(x, branches, norm), "the last norm is missing"),
-    ("run_stack", lambda x, branches, norm: norm(walk(x, branches[::-1], norm)), "wrong value"),
-]  # fmt: skip
-
-
-def walk(x, branches, norm):
-    return walk(x + branches[0](norm(x)), branches[1:], norm) if branches else x
-
-
-@pytest.mark.parametrize(("name", "answer", "diagnosis"), ANSWERS)
-def test_an_answer_in_a_different_style_gets_its_verdict(name, answer, diagnosis):
-    judged(name, answer, diagnosis)

@@ -1,372 +1,191 @@
-"""Exercises of chapter 07: LayerNorm, RMSNorm in half precision, and a pre-norm stack with a bug."""
+"""Chapter 07: LayerNorm, RMSNorm in half precision, and a pre-norm stack with a bug."""
 
 from __future__ import annotations
 
 import torch
 
-from courseware.exercises.legacy import Exercise, WrongAnswer
+from courseware.exercises import Exercise, Mistake
 
-# --- LayerNorm ---
+LAYER = 'chapter 7, "LayerNorm on three numbers"'
+RMS = 'chapter 7, "RMSNorm: leave the mean alone"'
+EPS = 'chapter 7, "Break it: eps outside the root"'
+HALF = 'chapter 7, "Half the bits, wrong statistics"'
+STREAM = 'chapter 7, "The residual stream"'
+GROWTH = 'chapter 7, "How the stream grows"'
 
-
-def layer_norm(x, weight, bias, eps=1e-5):
-    centred = x - x.mean(dim=-1, keepdim=True)
-    variance = centred.square().mean(dim=-1, keepdim=True)
-    return centred / torch.sqrt(variance + eps) * weight + bias
-
-
-def _layer(eps_at="inside", unbiased=False, dim=-1, centre=True, root=True, affine=True, order=1):
-    def answer(x, weight, bias, eps=1e-5):
-        centred = x - x.mean(dim=dim, keepdim=True) if centre else x
-        share = x.shape[-1] - 1 if unbiased else x.shape[-1]
-        if dim == -1:
-            variance = centred.square().sum(dim=-1, keepdim=True) / share
-        else:
-            variance = centred.square().mean(dim=dim, keepdim=True)
-        if not root:
-            y = centred / (variance + eps)
-        elif eps_at == "inside":
-            y = centred / torch.sqrt(variance + eps)
-        elif eps_at == "outside":
-            y = centred / (torch.sqrt(variance) + eps)
-        else:
-            y = centred / torch.sqrt(variance)
-        if not affine:
-            return y
-        return y * weight + bias if order == 1 else (y + bias) * weight
-
-    return answer
+# ---------------------------------------------------------------- LayerNorm
 
 
-def _run_layer(answer):
-    weight, bias = torch.tensor([1.0, 2.0, -1.0]), torch.tensor([0.0, 0.5, 10.0])
+def _probe_layer(answer):
     plain = torch.ones(3), torch.zeros(3)
     yield "the vector (1, 3, 5)", answer(torch.tensor([1.0, 3.0, 5.0]), *plain)
-    x = torch.tensor(
-        [[[1.0, 3.0, 8.0], [0.5, -2.0, 0.0]], [[101.0, 103.0, 108.0], [5.0, 5.5, -9.0]]]
+
+    weight, bias = torch.tensor([1.0, 2.0, -1.0]), torch.tensor([0.0, 0.5, 10.0])
+    first = [[1.0, 3.0, 8.0], [0.5, -2.0, 0.0]]
+    second = [[101.0, 103.0, 108.0], [5.0, 5.5, -9.0]]
+    yield (
+        "four tokens, with a weight and a bias",
+        answer(torch.tensor([first, second]), weight, bias),
     )
-    yield "four tokens, with a weight and a bias", answer(x, weight, bias)
+
     five = torch.tensor([[1.0, 2.0, 4.0, 8.0, 16.0], [3.0, 0.0, -1.0, 0.5, 2.0]])
     yield "vectors of five numbers", answer(five, torch.ones(5), torch.zeros(5))
-    small = torch.tensor([-1e-4, 0.0, 1e-4])
-    yield "a vector of size 0.0001", answer(small, *plain)
+
+    yield "a vector of size 0.0001", answer(torch.tensor([-1e-4, 0.0, 1e-4]), *plain)
     yield "a vector of zeros", answer(torch.zeros(3), *plain)
     yield "eps = 0.5", answer(torch.tensor([1.0, 3.0, 5.0]), *plain, 0.5)
 
 
 LAYER_NORM = Exercise(
-    name="layer_norm",
-    chapter=7,
-    title="LayerNorm by hand",
-    minutes=15,
-    difficulty=1,
+    "layer_norm",
+    probe=_probe_layer,
     hints=(
-        "Each vector, the last axis of x, is treated by itself: subtract its mean, divide by its typical size.",
-        "The variance is the mean of the squared deviations, divided by C, not by C - 1. keepdim=True keeps the axis, so "
-        "that shapes fit.",
+        "Treat each vector, the last axis of x, by itself: subtract its mean, divide by its typical size.",
+        "The variance is the mean of the squared deviations, divided by C, not by C - 1. keepdim=True keeps the axis, so that shapes fit.",
         "y = centred / sqrt(variance + eps) * weight + bias: eps is added before the root is taken.",
     ),
-    run=_run_layer,
-    reference=layer_norm,
     explanation="eps inside the root divides a vector of tiny numbers by sqrt(eps) and leaves it small, and gives a vector of zeros a finite gradient.",
-    wrong=(
-        WrongAnswer(
-            "eps outside the root",
-            "You added eps to the standard deviation, after the root. On vectors of size 0.0001 your result is 30 times too large.",
-            'chapter 7, "Break it: eps outside the root"',
-            _layer(eps_at="outside"),
-        ),
-        WrongAnswer(
-            "no eps",
-            "A vector of zeros gives 0 / 0 = nan: eps is missing.",
-            'chapter 7, "Break it: eps outside the root"',
-            _layer(eps_at="none"),
-        ),
-        WrongAnswer(
-            "unbiased variance",
-            "You divided the sum of squares by C - 1; torch's var and std do that unless told otherwise. LayerNorm divides by C.",
-            'chapter 7, "LayerNorm on three numbers"',
-            _layer(unbiased=True),
-        ),
-        WrongAnswer(
-            "the wrong axis",
-            "Mean and variance were taken over the first axis, so different texts are mixed. Each vector is the last axis: dim=-1.",
-            'chapter 7, "LayerNorm on three numbers"',
-            _layer(dim=0),
-        ),
-        WrongAnswer(
-            "one mean for everything",
-            "You took one mean and one variance over all numbers of x. Each vector needs its own: dim=-1, keepdim=True.",
-            'chapter 7, "LayerNorm on three numbers"',
-            lambda x, w, b, eps=1e-5: _layer(dim=tuple(range(x.ndim)))(x, w, b, eps),
-        ),
-        WrongAnswer(
-            "the mean is not removed",
-            "You divided by the root mean square without subtracting the mean: that is RMSNorm.",
-            'chapter 7, "RMSNorm: leave the mean alone"',
-            _layer(centre=False),
-        ),
-        WrongAnswer(
-            "the root is forgotten",
-            "You divided by the variance. (1, 3, 5) has variance 8/3 and typical size 1.633: take the root.",
-            'chapter 7, "LayerNorm on three numbers"',
-            _layer(root=False),
-        ),
-        WrongAnswer(
-            "weight and bias are ignored",
-            "The first results are right, but weight and bias were not applied.",
-            "hint 3",
-            _layer(affine=False),
-        ),
-        WrongAnswer(
-            "the bias before the weight",
-            "You added the bias first and multiplied it by the weight as well. Multiply first, then add.",
-            "hint 3",
-            _layer(order=2),
-        ),
+    look=LAYER,
+    mistakes=(
+        Mistake("eps outside the root", "You added eps to the standard deviation, after the root. On vectors of size 0.0001 your result is 30 times too large.",
+                edit=("torch.sqrt(variance + eps)", "(torch.sqrt(variance) + eps)"), look=EPS),
+        Mistake("no eps", "A vector of zeros gives 0 / 0 = nan: eps is missing.",
+                edit=("+ eps", ""), look=EPS),
+        Mistake("unbiased variance", "You divided the sum of squares by C - 1, as torch's var and std do by default. LayerNorm divides by C.",
+                edit=("square().mean(dim=-1, keepdim=True)", "square().sum(dim=-1, keepdim=True) / (x.shape[-1] - 1)")),
+        Mistake("the wrong axis", "You took mean and variance over the first axis, so different texts are mixed. Each vector is the last axis: dim=-1.",
+                edit=(("x.mean(dim=-1", "x.mean(dim=0"), ("square().mean(dim=-1", "square().mean(dim=0"))),
+        Mistake("one mean for everything", "You took one mean and one variance over all numbers of x. Each vector needs its own: dim=-1, keepdim=True.",
+                edit=(("x.mean(dim=-1, keepdim=True)", "x.mean()"), ("square().mean(dim=-1, keepdim=True)", "square().mean()"))),
+        Mistake("the mean is not removed", "You divided by the root mean square without subtracting the mean: that is RMSNorm.",
+                edit=("x - x.mean(dim=-1, keepdim=True)", "x"), look=RMS),
+        Mistake("the mean is removed for the variance only", "You divided x itself by the standard deviation. Subtract the mean from what you divide, too.",
+                edit=("return centred", "return x")),
+        Mistake("the root is forgotten", "You divided by the variance. (1, 3, 5) has variance 8/3 and typical size 1.633: take the root.",
+                edit=("torch.sqrt(", "(")),
+        Mistake("the weight is ignored", "You did not multiply by the weight.",
+                edit=("* weight", "")),
+        Mistake("the bias is ignored", "You did not add the bias.",
+                edit=("+ bias", "")),
+        Mistake("the bias before the weight", "You added the bias first, so the weight multiplied it as well. Multiply first, then add.",
+                edit=("+ bias", "+ bias * weight")),
     ),
-)
+)  # fmt: skip
 
-# --- RMSNorm in half precision ---
-
-
-def rms_norm(x, weight, eps=1e-5):
-    wide = x.float()
-    scale = torch.rsqrt(wide.square().mean(dim=-1, keepdim=True) + eps)
-    return (wide * scale * weight.float()).to(x.dtype)
+# ---------------------------------------------------------------- RMSNorm in half precision
 
 
-def _rms(eps_at="inside", mean="kept", root=True, wide=True, narrow=True, total=False, dim=-1):
-    def answer(x, weight, eps=1e-5):
-        inner = x.float() if wide else x
-        if mean == "removed":
-            inner = inner - inner.mean(dim=-1, keepdim=True)
-        square = inner.square()
-        if mean == "for the size only":
-            square = (inner - inner.mean(dim=-1, keepdim=True)).square()
-        square = square.sum(dim, keepdim=True) if total else square.mean(dim, keepdim=True)
-        if eps_at == "outside":
-            y = inner / (square.sqrt() + eps)
-        elif eps_at == "none":
-            y = inner / square.sqrt()
-        else:
-            y = inner / (torch.sqrt(square + eps) if root else square + eps)
-        y = y * (weight.float() if wide else weight)
-        return y.to(x.dtype) if narrow else y
-
-    return answer
-
-
-def _run_rms(answer):
+def _probe_rms(answer):
     one = torch.ones(3)
-    probes = {
-        "the vector (1, 5, 7)": (torch.tensor([1.0, 5.0, 7.0]), one),
-        "four tokens, with a weight": (
-            torch.tensor(
-                [[[1.0, 5.0, 7.0], [0.5, -2.0, 0.0]], [[9.0, 1.0, 2.0], [5.0, 5.5, -9.0]]]
-            ),
-            torch.tensor([2.0, 0.5, -1.0]),
-        ),
-        "a vector of size 0.0001": (torch.tensor([1e-4, 1e-4, -1e-4]), one),
-        "a vector of zeros": (torch.zeros(3), one),
-        "(300, -100, -200) in float16": (torch.tensor([300.0, -100.0, -200.0]).half(), one.half()),
-        "(1, 5, 7) in bfloat16": (torch.tensor([1.0, 5.0, 7.0]).bfloat16(), one.bfloat16()),
-        "six numbers near 100 in bfloat16": (
-            torch.tensor([100.0, 101.5, 97.0, 113.0, 125.0, 90.5]).bfloat16(),
-            torch.tensor([1.0, 1.5, 3.0, -1.0, 0.75, 2.5]).bfloat16(),
-        ),
-    }
-    for label, (x, weight) in probes.items():
-        y = answer(x, weight)
+    small = torch.tensor([1e-4, 1e-4, -1e-4])
+    plain = torch.tensor([1.0, 5.0, 7.0])
+    large = torch.tensor([300.0, -100.0, -200.0])
+    tokens = torch.tensor([[[1.0, 5, 7], [0.5, -2, 0]], [[9.0, 1, 2], [5.0, 5.5, -9]]])
+    hundreds = torch.tensor([100.0, 101.5, 97.0, 113.0, 125.0, 90.5])
+    weights = torch.tensor([1.0, 1.5, 3.0, -1.0, 0.75, 2.5])
+
+    for label, x, weight in (
+        ("the vector (1, 5, 7)", plain, one),
+        ("four tokens, with a weight", tokens, torch.tensor([2.0, 0.5, -1.0])),
+        ("a vector of size 0.0001", small, one),
+        ("a vector of zeros", torch.zeros(3), one),
+        ("(300, -100, -200) in float16", large.half(), one.half()),
+        ("(1, 5, 7) in bfloat16", plain.bfloat16(), one.bfloat16()),
+        ("six numbers near 100 in bfloat16", hundreds.bfloat16(), weights.bfloat16()),
+    ):
+        y = answer(x.clone(), weight.clone())
         yield label, y
-        yield label + ", dtype", str(y.dtype)
-    yield "eps = 3", answer(torch.tensor([1.0, 5.0, 7.0]), one, 3.0)
+        yield f"{label}, dtype", str(y.dtype)
+
+    yield "eps = 3", answer(plain, one, 3.0)
 
 
 RMS_NORM = Exercise(
-    name="rms_norm",
-    chapter=7,
-    title="RMSNorm that survives 16 bits",
-    minutes=20,
-    difficulty=2,
+    "rms_norm",
+    probe=_probe_rms,
     hints=(
         "The size of a vector is the root of the mean of its squares. There is no mean to subtract and no bias to add.",
         "In float16, 300 squared is infinite. Compute in float32: x.float(), and come back at the end: .to(x.dtype).",
         "wide = x.float(); (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps) * weight.float()).to(x.dtype)",
     ),
-    run=_run_rms,
-    reference=rms_norm,
-    explanation="The statistics are float32, the result is rounded once at the very end, as PyTorch does. Llama's own code rounds before the weight as well.",
-    wrong=(
-        WrongAnswer(
-            "statistics in half precision",
-            "In float16 the square of 300 is infinite and the whole vector becomes 0. Compute in float32 and narrow the result.",
-            'chapter 7, "Half the bits, wrong statistics"',
-            _rms(wide=False),
-        ),
-        WrongAnswer(
-            "the result stays wide",
-            "The values are right, but a float16 input came back as float32. Return x's own dtype.",
-            'chapter 7, "Half the bits, wrong statistics"',
-            _rms(narrow=False),
-        ),
-        WrongAnswer(
-            "the mean is removed",
-            "You subtracted the mean: that is LayerNorm. RMSNorm keeps the direction of the vector and changes only its length.",
-            'chapter 7, "RMSNorm: leave the mean alone"',
-            _rms(mean="removed"),
-        ),
-        WrongAnswer(
-            "divided by the standard deviation",
-            "You divided x by its standard deviation, which is measured from the mean. The root mean square is measured from 0.",
-            'chapter 7, "RMSNorm: leave the mean alone"',
-            _rms(mean="for the size only"),
-        ),
-        WrongAnswer(
-            "eps outside the root",
-            "You added eps after the root. On vectors of size 0.0001 your result is about 30 times too large.",
-            'chapter 7, "Break it: eps outside the root"',
-            _rms(eps_at="outside"),
-        ),
-        WrongAnswer(
-            "no eps",
-            "A vector of zeros gives 0 / 0 = nan: eps is missing.",
-            'chapter 7, "Break it: eps outside the root"',
-            _rms(eps_at="none"),
-        ),
-        WrongAnswer(
-            "the root is forgotten",
-            "You divided by the mean square, 25 for (1, 5, 7). Its root is 5.",
-            'chapter 7, "RMSNorm: leave the mean alone"',
-            _rms(root=False),
-        ),
-        WrongAnswer(
-            "sum instead of mean",
-            "You took the root of the *sum* of squares, so the vector gets length 1. RMSNorm gives its numbers the size 1.",
-            'chapter 7, "RMSNorm: leave the mean alone"',
-            _rms(total=True),
-        ),
-        WrongAnswer(
-            "one size for everything",
-            "You took one root mean square over all tokens. Each vector needs its own: dim=-1, keepdim=True.",
-            "hint 3",
-            lambda x, w, eps=1e-5: _rms(dim=tuple(range(x.ndim)))(x, w, eps),
-        ),
+    explanation="The statistics are float32, and the result is rounded once, at the very end, as PyTorch does. Llama's own code rounds before the weight as well.",
+    look=RMS,
+    mistakes=(
+        Mistake("statistics in half precision", "In float16 the square of 300 is infinite and the whole vector becomes 0. Compute in float32, and narrow the result.",
+                edit=(("x.float()", "x"), ("weight.float()", "weight")), look=HALF),
+        Mistake("the result stays wide", "The values are right, but a float16 input came back as float32. Return x's own dtype.",
+                edit=(".to(x.dtype)", ""), look=HALF),
+        Mistake("the mean is removed", "You subtracted the mean: that is LayerNorm. RMSNorm keeps the direction of the vector and changes only its length.",
+                edit=("scale =", "wide = wide - wide.mean(dim=-1, keepdim=True)\nscale =")),
+        Mistake("divided by the standard deviation", "You divided x by its standard deviation, which is measured from the mean. The root mean square is measured from 0.",
+                edit=("wide.square()", "(wide - wide.mean(dim=-1, keepdim=True)).square()")),
+        Mistake("eps outside the root", "You added eps after the root. On vectors of size 0.0001 your result is about 30 times too large.",
+                edit=(("torch.rsqrt(", "1 / (torch.sqrt("), ("+ eps)", ") + eps)")), look=EPS),
+        Mistake("no eps", "A vector of zeros gives 0 / 0 = nan: eps is missing.",
+                edit=("+ eps", ""), look=EPS),
+        Mistake("the root is forgotten", "You divided by the mean square, 25 for (1, 5, 7). Its root is 5.",
+                edit=("torch.rsqrt(", "1 / (")),
+        Mistake("sum instead of mean", "You took the root of the *sum* of squares, so the vector gets length 1. RMSNorm gives its numbers the size 1.",
+                edit=("mean(", "sum(")),
+        Mistake("one size for everything", "You took one root mean square over all tokens. Each vector needs its own: dim=-1, keepdim=True.",
+                edit=("dim=-1, keepdim=True", "")),
+        Mistake("the wrong axis", "You took the mean over the first axis, so different texts are mixed. Each vector is the last axis: dim=-1.",
+                edit=("dim=-1", "dim=0")),
+        Mistake("the weight is ignored", "You did not multiply by the weight.",
+                edit=("* weight.float()", "")),
     ),
-)
+)  # fmt: skip
 
-# --- find the bug: a pre-norm stack ---
-
-
-def run_stack(x, branches, norm):
-    for branch in branches:
-        x = x + branch(norm(x))
-    return norm(x)
+# ---------------------------------------------------------------- find the bug: a pre-norm stack
 
 
-def _given(x, branches, norm):
-    """Return the output of a pre-norm stack: x plus what each branch adds, with one norm at the very end."""
-    for branch in branches:
-        x = norm(x)
-        x = x + branch(x)
-    return norm(x)
-
-
-def _stack(step, last=True):
-    def answer(x, branches, norm):
-        for branch in branches:
-            x = step(x, branch, norm)
-        return norm(x) if last else x
-
-    return answer
-
-
-def _all_read_the_start(x, branches, norm):
-    return norm(x + sum(branch(norm(x)) for branch in branches))
-
-
-def _run_stack(answer):
+def _probe_stack(answer):
     def norm(x):
-        return (
-            x
-            * torch.rsqrt(x.square().mean(dim=-1, keepdim=True) + 1e-5)
-            * torch.tensor([1.0, 2.0, 0.5])
-        )
+        size = torch.rsqrt(x.square().mean(dim=-1, keepdim=True) + 1e-5)
+        return x * size * torch.tensor([1.0, 2.0, 0.5])
 
     generator = torch.Generator().manual_seed(7)
     matrices = torch.randn(4, 3, 3, generator=generator)
     branches = [lambda v, m=m: torch.tanh(v @ m) + 0.25 for m in matrices]
     x = 3 * torch.randn(2, 5, 3, generator=generator)
+
     yield "no branch", answer(x.clone(), [], norm)
     yield "one branch", answer(x.clone(), branches[:1], norm)
     yield "four branches", answer(x.clone(), list(branches), norm)
 
 
 STACK = Exercise(
-    name="run_stack",
-    chapter=7,
-    title="find the bug: a pre-norm stack",
-    minutes=15,
-    difficulty=2,
+    "run_stack",
+    probe=_probe_stack,
     hints=(
         "In pre-norm the stream itself is only ever added to, until the very end. What does the buggy loop do to it?",
-        "Follow one number of x through the loop: is there a path on which nothing but additions happens to it?",
+        "Follow one number of x through the loop: is there a path on which it meets only additions?",
         "Norm what the branch reads, not what flows past it: x = x + branch(norm(x)).",
     ),
-    run=_run_stack,
-    reference=run_stack,
-    given=_given,
     explanation="The norm sits inside the branch. The stream then has a path from end to beginning without a single norm on it, and that is why deep pre-norm stacks train.",
-    wrong=(
-        WrongAnswer(
-            "the norm is on the stream itself",
-            "x = norm(x) replaces the stream: you compute norm(x) + branch(norm(x)), and what flowed past has been rescaled.",
-            'chapter 7, "The residual stream"',
-            _stack(lambda x, f, n: n(x) + f(n(x))),
-        ),
-        WrongAnswer(
-            "post-norm",
-            "You norm after the addition: that is post-norm, as in the first transformer. Here norm(x) goes inside the branch.",
-            'chapter 7, "The residual stream"',
-            _stack(lambda x, f, n: n(x + f(x)), last=False),
-        ),
-        WrongAnswer(
-            "post-norm, and one more",
-            "You norm after every addition, and once more at the end. In pre-norm the branch reads norm(x), and x itself is not normed.",
-            'chapter 7, "The residual stream"',
-            _stack(lambda x, f, n: n(x + f(x))),
-        ),
-        WrongAnswer(
-            "the branch's output is normed",
-            "You norm what the branch returns. The branch should *read* a normed vector: branch(norm(x)).",
-            "hint 3",
-            _stack(lambda x, f, n: x + n(f(x))),
-        ),
-        WrongAnswer(
-            "the last norm is missing",
-            "The loop is right, but the stream has grown by the end: pre-norm needs one norm after the last branch.",
-            'chapter 7, "How the stream grows"',
-            _stack(lambda x, f, n: x + f(n(x)), last=False),
-        ),
-        WrongAnswer(
-            "no norm in the branches",
-            "The branches read the stream as it is, so what they add grows with it. They should read norm(x).",
-            'chapter 7, "How the stream grows"',
-            _stack(lambda x, f, n: x + f(x)),
-        ),
-        WrongAnswer(
-            "no residual connection",
-            "The branch replaces the stream. It should be added: x + branch(norm(x)).",
-            'chapter 7, "The residual stream"',
-            _stack(lambda x, f, n: f(n(x))),
-        ),
-        WrongAnswer(
-            "every branch reads the start",
-            "All branches read the same x. Each should read the stream as the branch before left it.",
-            "hint 3",
-            _all_read_the_start,
-        ),
+    look=STREAM,
+    mistakes=(
+        Mistake("the norm is on the stream itself", "x = norm(x) replaces the stream: you compute norm(x) + branch(norm(x)), and what flowed past has been rescaled.",
+                of="given"),
+        Mistake("normed twice", "The branch reads norm(x) now, but the line `x = norm(x)` is still there and rescales the stream. Remove it.",
+                of="given", edit=("branch(x)", "branch(norm(x))")),
+        Mistake("post-norm", "You norm after the addition: that is post-norm, as in the first transformer. Here norm(x) goes inside the branch.",
+                edit=(("x + branch(norm(x))", "norm(x + branch(x))"), ("return norm(x)", "return x"))),
+        Mistake("post-norm, and one more", "You norm after every addition, and once more at the end. In pre-norm the branch reads norm(x), and x itself is not normed.",
+                edit=("x + branch(norm(x))", "norm(x + branch(x))")),
+        Mistake("pre-norm and post-norm", "The branch reads norm(x), which is right, but you norm the stream after the addition as well. There is one norm at the very end.",
+                edit=("x + branch(norm(x))", "norm(x + branch(norm(x)))")),
+        Mistake("the branch's output is normed", "You norm what the branch returns. The branch should *read* a normed vector: branch(norm(x)).",
+                edit=("branch(norm(x))", "norm(branch(x))")),
+        Mistake("the last norm is missing", "The loop is right, but the stream has grown by the end: pre-norm needs one norm after the last branch.",
+                edit=("return norm(x)", "return x"), look=GROWTH),
+        Mistake("no norm in the branches", "The branches read the stream as it is, so what they add grows with it. They should read norm(x).",
+                edit=("branch(norm(x))", "branch(x)"), look=GROWTH),
+        Mistake("no residual connection", "The branch replaces the stream. It should be added: x + branch(norm(x)).",
+                edit=("x + branch", "branch")),
+        Mistake("every branch reads the start", "All branches read the same x. Each should read the stream as the branch before left it.",
+                edit=(("for branch", "start = x\nfor branch"), ("norm(x))", "norm(start))"))),
     ),
-)
+)  # fmt: skip
 
 EXERCISES = (LAYER_NORM, RMS_NORM, STACK)
