@@ -1,4 +1,4 @@
-"""Chapter 08: the layers, their widths and their costs; faults, the widget and its twin, exercises."""
+"""Chapter 08: the layers, their widths and their costs; faults, the widget and its twin."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tools import in_node, judged, survives
+from tools import in_node, survives
 from torch.nn import functional as F
 
 from courseware.widgets.activations import GATE, activations, describe, draw
@@ -213,37 +213,3 @@ def test_the_widget_follows_its_controls():
     silu = 1 / (1 + math.exp(-1))
     assert f"SiLU(1) = {silu:.3f}. Times up −1, this lets −{silu:.3f} through." in view.value
     assert not up.disabled
-
-
-# ---------------------------------------------------------------- exercises
-
-
-def price_by_search(n_embd, multiple_of):
-    hidden = 8 * n_embd // 3
-    while hidden % multiple_of:
-        hidden += 1
-    return hidden, hidden * n_embd * 3, hidden * n_embd * 6
-
-
-ANSWERS = [
-    ("gelu_tanh", lambda x: F.gelu(x, approximate="tanh"), ""),
-    ("gelu_tanh", lambda x: x * torch.sigmoid(2 * math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)), ""),
-    ("gelu_tanh", F.gelu, "the exact GELU"),
-    ("gelu_tanh", lambda x: x.relu(), "wrong value"),
-    ("swiglu", lambda x, g, u, d: F.linear(F.silu(F.linear(x, g)) * F.linear(x, u), d), ""),
-    ("swiglu", lambda x, g, u, d: F.linear(F.glu(torch.cat([x @ u.T, x @ g.T], -1)), d),
-     "sigmoid instead of silu"),
-    ("swiglu", lambda x, g, u, d: (F.silu(x @ u.T) * (x @ g.T)) @ d.T, "gate and up swapped"),
-    ("swiglu", lambda x, g, u, d: F.silu((F.silu(x @ g.T) * (x @ u.T)) @ d.T), "wrong value"),
-    ("gated_price", price_by_search, ""),
-    ("gated_price", lambda c, m: (price_by_search(c, m)[0], *price_by_search(c, m)[:0:-1]), "wrong value"),
-    ("gated_price", lambda c, m: (*price_by_search(c, m)[:2], price_by_search(c, m)[1]),
-     "FLOPs count multiplications only"),
-    ("relu2_layer", lambda x, u, a, d, b: F.linear(F.linear(x, u, a).clamp(min=0) ** 2, d, b), ""),
-    ("relu2_layer", lambda x, u, a, d, b: F.linear(F.gelu(F.linear(x, u, a)) ** 2, d, b), "wrong value"),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(("name", "answer", "diagnosis"), ANSWERS)
-def test_an_answer_in_a_different_style_gets_its_verdict(name, answer, diagnosis):
-    judged(name, answer, diagnosis)
