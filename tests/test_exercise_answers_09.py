@@ -1,0 +1,222 @@
+"""Chapter 09's exercises, answered by others: rightly in another way, with one mistake, and with two at once."""
+
+from __future__ import annotations
+
+import math
+import re
+
+import pytest
+import torch
+import torch.nn.functional as F
+from tools import judged
+
+
+def count_on_meta(V, M, C, L, H, K, tie, bias=True, norms=True, places=True):
+    """Count the parameters of PyTorch's layers."""
+    with torch.device("meta"):
+        layers = [torch.nn.Linear(C, C + 2 * K * (C // H), bias), torch.nn.Linear(C, C, bias)]
+        layers += [torch.nn.Linear(C, 4 * C, bias), torch.nn.Linear(4 * C, C, bias)]
+        layers += [torch.nn.LayerNorm(C), torch.nn.LayerNorm(C)]
+    one = sum(weight.numel() for layer in layers for weight in layer.parameters())
+    return L * one + V * C * (2 - tie) + M * C * places + 2 * C * norms
+
+
+def count_by_shapes(V, M, C, L, H, K, tie):
+    kv = C / H * K
+    block = [
+        (C, C + 2 * kv),
+        (1, C + 2 * kv),
+        (C, C),
+        (1, C),
+        (C, 4 * C),
+        (1, 4 * C),
+        (4 * C, C),
+        (1, C),
+        (4, C),
+    ]
+    shapes = block * L + [(V, C), (M, C), (2, C)] + ([] if tie else [(V, C)])
+    return sum(math.prod(shape) for shape in shapes)
+
+
+def loss_target_by_target(logits, ids, ahead=1, base=math.e):
+    log_probs = logits.double().log_softmax(-1)
+    T = ids.shape[1]
+    places = [
+        (b, t) for b in range(len(ids)) for t in range(T - ahead) if ids[b, t + ahead] != -100
+    ]
+
+    if not places:
+        return torch.tensor(0.0)
+    total = sum(log_probs[b, t, ids[b, t + ahead]] for b, t in places)
+    return -total / len(places) / math.log(base)
+
+
+def loss_by_pytorch(logits, ids):
+    targets = ids[:, 1:]
+    if (targets == -100).all():
+        return torch.tensor(0.0)
+    return F.cross_entropy(logits[:, :-1].transpose(1, 2), targets)
+
+
+def loss_by_gather(logits, ids):
+    targets = ids[:, 1:]
+    real = (targets >= 0).float()
+    logits = logits[:, :-1]
+    chosen = logits.gather(-1, targets.clamp(min=0)[..., None]).squeeze(-1)
+    losses = (torch.logsumexp(logits, -1) - chosen) * real
+    return losses.sum() / real.sum().clamp(min=1)
+
+
+def loss_of_a_padded_copy(logits, ids):
+    """Shift the ids and fill up with what is ignored, as Hugging Face does."""
+    targets = F.pad(ids, (0, 1), value=-100)[:, 1:]
+    loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten())
+    return torch.nan_to_num(loss)
+
+
+def std_by_parts(name, n, tail=("proj", "down"), plain=0.02):
+    parts = name.split(".")
+
+    if parts[-1] == "bias" or parts[-2].startswith("norm"):
+        return 0
+    return 0.02 * (2 * n) ** -0.5 if parts[-2] in tail else plain
+
+
+def std_by_pattern(name, n_layer):
+    if re.search(r"norm\d?\.|bias$", name):
+        return 0.0
+    last = re.fullmatch(r"blocks\.\d+\.(attention\.proj|ffn\.down)\.weight", name)
+    return 0.02 / math.sqrt(n_layer * (2 if last else 0) or 1)
+
+
+def std_of_the_last_block(name, n_layer):
+    ends = [f"blocks.{n_layer - 1}.{part}.weight" for part in ("attention.proj", "ffn.down")]
+    if name in ends:
+        return 0.02 / math.sqrt(2 * n_layer)
+    return 0.0 if "norm" in name or "bias" in name else 0.02
+
+
+def run_with_einsum(ids, table, places, blocks, norm):
+    x = table[ids] + places[: ids.shape[1]]
+    for block in blocks:
+        x = block(x)
+
+    return torch.einsum("btc,vc->btv", norm(x), table)
+
+
+def run_with_embedding(ids, embedding, places, blocks, norm):
+    x = F.embedding(ids, embedding)
+    x = x + F.embedding(torch.arange(ids.size(1)), places)
+    return F.linear(norm(torch.nn.Sequential(*map(AsModule, blocks))(x)), embedding)
+
+
+class AsModule(torch.nn.Module):
+    def __init__(self, function):
+        super().__init__()
+        self.forward = function
+
+
+def run_with_places_at_the_first_block(ids, embedding, places, blocks, norm):
+    x = embedding[ids]
+    for i, block in enumerate(blocks):
+        x = block(x + places[: ids.shape[1]] if i == 0 else x)
+    return norm(x) @ embedding.T
+
+
+def run_recursively(ids, embedding, places, blocks, norm):
+    def after(n):
+        bottom = embedding[ids] + places[: ids.shape[1]]
+        return blocks[n - 1](after(n - 1) + places[: ids.shape[1]]) if n else bottom
+
+    return norm(after(len(blocks))) @ embedding.mT
+
+
+def redraw_by_identity(weights, draw):
+    fresh = {}
+    for tensor in weights.values():
+        if id(tensor) not in fresh:
+            fresh[id(tensor)] = draw(tensor.shape)
+
+    return {name: fresh[id(tensor)] for name, tensor in weights.items()}
+
+
+def redraw_by_first_name(weights, draw, same=lambda a, b: a is b):
+    fresh = {}
+    for name, tensor in weights.items():
+        first = next(other for other in weights if same(weights[other], tensor))
+        fresh[name] = fresh[first] if first in fresh else draw(tensor.shape)
+    return fresh
+
+
+def redraw_by_tensor(weights, draw):
+    fresh = {tensor: draw(tensor.shape) for tensor in set(weights.values())}
+    return dict(zip(weights, map(fresh.get, weights.values())))
+
+
+def redraw_in_place(weights, draw):
+    for tensor in weights.values():
+        tensor.copy_(draw(tensor.shape))
+    return weights
+
+
+ANSWERS = [
+    ("count_gpt2", count_on_meta, ""),
+    ("count_gpt2", lambda *a: int(count_by_shapes(*a)), ""),
+    ("count_gpt2", count_by_shapes, "wrong type"),
+    ("count_gpt2", lambda *sizes: count_on_meta(*sizes) + 1, "wrong value"),
+    ("count_gpt2", lambda *a: count_on_meta(*a, bias=False), "no biases in the linear layers"),
+    ("count_gpt2", lambda *a: count_on_meta(*a[:-1], not a[-1]), "tie read the wrong way round"),
+    ("count_gpt2", lambda *a: count_on_meta(*a[:-1], True, norms=False),
+     "two things at once: the head is never counted, and the last norm forgotten"),
+    ("count_gpt2", lambda *a: count_on_meta(*a, bias=False, places=False),
+     "two things at once: no biases in the linear layers, and positions forgotten"),
+    ("lm_loss", loss_target_by_target, ""),
+    ("lm_loss", loss_by_pytorch, ""),
+    ("lm_loss", loss_by_gather, ""),
+    ("lm_loss", loss_of_a_padded_copy, ""),
+    ("lm_loss", lambda logits, ids: loss_by_pytorch(logits, ids) * 2, "wrong value"),
+    ("lm_loss", lambda *a: loss_target_by_target(*a, base=2), "wrong value"),
+    ("lm_loss", lambda *a: float(loss_by_gather(*a)), "wrong type"),
+    ("lm_loss", lambda *a: loss_target_by_target(*a, ahead=0), "not shifted at all"),
+    ("lm_loss", lambda *a: loss_target_by_target(*a, ahead=2), "shifted twice"),
+    ("lm_loss", lambda logits, ids: F.cross_entropy(logits[:, :-1].mT, ids[:, 1:]), "nan when nothing counts"),
+    ("lm_loss", lambda logits, ids: loss_by_gather(logits.log_softmax(-1).exp(), ids),
+     "softmax before the cross-entropy"),
+    ("lm_loss", lambda logits, ids: F.cross_entropy(logits.mT, ids),
+     "two things at once: not shifted at all, and nan when nothing counts"),
+    ("lm_loss", lambda logits, ids: F.cross_entropy(logits[:, 1:].mT, ids[:, :-1]),
+     "two things at once: shifted the wrong way, and nan when nothing counts"),
+    ("lm_loss", lambda logits, ids: F.cross_entropy(logits.flatten(0, 1)[:-1], ids.flatten()[1:]),
+     "two things at once: flattened before the shift, and nan when nothing counts"),
+    ("first_std", std_by_parts, ""),
+    ("first_std", std_by_pattern, ""),
+    ("first_std", lambda name, n: std_by_parts(name, n) / 2, "wrong value"),
+    ("first_std", std_of_the_last_block, "only the last block scaled"),
+    ("first_std", lambda *a: std_by_parts(*a, tail=()), "no scaling at all"),
+    ("first_std", lambda *a: std_by_parts(*a, tail=("down", "out_proj")), "attention is not scaled"),
+    ("first_std", lambda name, n: std_by_parts(name, n / 2, tail=("proj",)),
+     "two things at once: one branch a layer, and feed-forward is not scaled"),
+    ("first_std", lambda *a: std_by_parts(*a, plain=0.01), "wrong value"),
+    ("run_model", run_with_einsum, ""),
+    ("run_model", run_with_embedding, ""),
+    ("run_model", run_with_places_at_the_first_block, ""),
+    ("run_model", lambda i, t, p, b, n: run_with_einsum(i, t, p, b[::-1], n), "the blocks in reverse"),
+    ("run_model", run_recursively, "in every layer, and at the bottom too"),
+    ("run_model", lambda i, t, p, b, n: run_with_einsum(i, t, p.flip(0), b, n), "wrong value"),
+    ("run_model", lambda i, t, p, b, n: run_with_einsum(i, t, 0 * p, b, lambda x: x),
+     "two things at once: positions forgotten, and the final norm forgotten"),
+    ("redraw", redraw_by_identity, ""),
+    ("redraw", redraw_by_first_name, ""),
+    ("redraw", redraw_by_tensor, ""),
+    ("redraw", lambda *a: redraw_by_first_name(*a, same=torch.equal), "tied by their numbers"),
+    ("redraw", lambda *a: redraw_by_first_name(*a, same=lambda x, y: x.shape == y.shape), "tied by shape"),
+    ("redraw", lambda w, draw: dict(sorted(redraw_by_tensor(w, draw).items())), "wrong value"),
+    ("redraw", lambda w, draw: redraw_by_first_name(w, lambda shape: draw(shape[::-1])), "wrong value"),
+    ("redraw", redraw_in_place, "changed its input"),
+    ("redraw", lambda *a: list(redraw_by_tensor(*a).values()), "wrong type"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "answer", "diagnosis"), ANSWERS)
+def test_answers_of_others(name, answer, diagnosis):
+    judged(name, answer, diagnosis)
