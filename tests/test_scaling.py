@@ -1,7 +1,6 @@
 """Chapter 18: ranks that equal one process, deaths and restarts under torchrun, estimators, faults, the planner."""
 
 import json
-import math
 import os
 import re
 import signal
@@ -15,7 +14,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tools import in_node, judged, survives
+from tools import in_node, survives
 
 from courseware import paths
 from courseware.widgets.run_planner import compute, describe, draw, limits, planner, planner_data
@@ -426,65 +425,3 @@ def test_the_widget_answers_its_controls():
         control.value = value
     assert "MiniGPT 44M on 1.0 billion tokens" in view.value and "1 × RTX 4090" in view.value
     assert "Computing is the limit" in view.value
-
-
-# --- exercises answered in other ways ---
-
-
-def combined_by_stack(gradients, counts):
-    kept = [(g, n) for g, n in zip(gradients, counts, strict=True) if n]
-    shares = torch.tensor([n / sum(counts) for _, n in kept])
-    return torch.einsum("r,r...->...", shares, torch.stack([g for g, _ in kept]))
-
-
-def combined_in_place(gradients, counts):
-    for gradient, count in zip(gradients, counts, strict=True):
-        gradient *= count
-    return sum(g for g, n in zip(gradients, counts, strict=True) if n) / sum(counts)
-
-
-def bytes_by_pieces(weights, ranks, parallel, micro_batches):
-    piece, rounds = weights / ranks, ranks - 1
-    if parallel == "ddp":
-        return sum(piece * 4 for _ in range(2 * rounds))
-    return rounds * piece * 4 * (1 + micro_batches)
-
-
-def reshard_by_tensor(shards, world):
-    numbers = torch.tensor([n for shard in shards for n in shard], dtype=torch.int64)
-    chunks = [chunk.tolist() for chunk in numbers.chunk(world)] if len(numbers) else []
-    return chunks + [[] for _ in range(world - len(chunks))]
-
-
-def best_by_law(flops, A, B, alpha, beta):
-    return LossLaw(0.0, A, B, alpha, beta).optimal(flops)
-
-
-def bill_by_hours(weights, tokens, gpus, peak, utilisation, price):
-    gpu_hours = 6 * weights * tokens / peak / utilisation / 3600
-    return gpu_hours / gpus / 24, gpu_hours * price
-
-
-ANSWERS = [
-    ("combined_gradient", combined_by_stack, ""),
-    ("combined_gradient", lambda g, n: -combined_by_stack(g, n), "wrong value"),
-    ("combined_gradient", lambda g, n: combined_by_stack(g[::-1], n), "wrong value"),
-    ("combined_gradient", combined_in_place, "changed its input"),
-    ("bytes_sent", bytes_by_pieces, ""),
-    ("bytes_sent", lambda *a: str(bytes_by_pieces(*a)), "wrong type"),
-    ("bytes_sent", lambda w, r, p, m: bytes_by_pieces(w, r, p, m) / 4, "wrong value"),
-    ("bytes_sent", lambda w, r, p, m: bytes_by_pieces(w, r, p, m) + w, "wrong value"),
-    ("reshard", reshard_by_tensor, ""),
-    ("reshard", lambda shards, world: reshard_by_tensor(shards, world)[::-1], "wrong value"),
-    ("best_size", best_by_law, ""),
-    ("best_size", lambda f, *law: [round(n) for n in best_by_law(f, *law)], ""),
-    ("best_size", lambda f, *law: [math.sqrt(f / 6)] * 2, "wrong value"),
-    ("days_and_euros", bill_by_hours, ""),
-    ("days_and_euros", lambda *a: (bill_by_hours(*a)[0], round(bill_by_hours(*a)[1], 2)), ""),
-    ("days_and_euros", lambda *a: (bill_by_hours(*a)[0] / 7, bill_by_hours(*a)[1]), "wrong value"),
-]
-
-
-@pytest.mark.parametrize(("name", "answer", "diagnosis"), ANSWERS)
-def test_answers_in_another_style(name, answer, diagnosis):
-    judged(name, answer, diagnosis)
