@@ -26,7 +26,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
-from tools import in_node, judged, survives
+from tools import in_node, survives
 from tqdm.auto import tqdm
 
 from courseware import paths
@@ -833,66 +833,3 @@ def test_the_widget_answers_its_controls():
     words = "Packed: 10 documents of 1679 tokens need 2 rows of 1024; 369 of 2048 places (18.0%)"
     assert f"{words} are empty." in view.value
     assert view.value.count("display:flex") == 2 and "all rows" in view.value
-
-
-# --- exercises answered in other ways ---
-
-
-def side_by_hex(ids, fraction):
-    return [
-        i
-        for i in ids
-        if int(hashlib.sha256(i.encode()).hexdigest()[:16], 16) < int(fraction * 2**64)
-    ]
-
-
-def sorted_by_names(found_rows, min_score, max_chars):
-    def reason(row):
-        text = (row["text"] or "").strip()
-        checks = {
-            "empty": not text,
-            "too long": len(row["text"] or "") > max_chars,
-            "low score": (row["score"] if row["score"] is not None else -1) < min_score,
-            "kept": True,
-        }
-        return next(name for name in checks if checks[name])
-
-    reasons = [reason(row) for row in found_rows]
-    counted = {name: reasons.count(name) for name in ("kept", "low score", "too long", "empty")}
-    kept = [row["id"] for row, name in zip(found_rows, reasons, strict=True) if name == "kept"]
-    return kept, counted
-
-
-def packed_by_dataset(documents, end, block_size):
-    row = [token for document in documents for token in (*document, end)]
-    return [(x.tolist(), y.tolist()) for x, y in TextDataset(row, block_size)]
-
-
-def positions_by_arange(position, rank, world, batch_size, steps):
-    grid = position + torch.arange(steps * world * batch_size).view(steps, world, batch_size)
-    return grid[:, rank].tolist(), position + grid.numel()
-
-
-def plan_by_integers(total, sample_bytes, sample_tokens, B, T, accumulate):
-    tokens = round(total / sample_bytes * sample_tokens)
-    return tokens, (tokens + B * T * accumulate - 1) // (B * T * accumulate)
-
-
-ANSWERS = [
-    ("validation_ids", side_by_hex, ""),
-    ("validation_ids", lambda ids, f: side_by_hex(ids, min(0.9, 1.1 * f)), "wrong length"),
-    ("validation_ids", lambda ids, f: sorted(side_by_hex(ids, f)), "wrong value"),
-    ("sort_documents", sorted_by_names, ""),
-    ("sort_documents", lambda *a: (sorted_by_names(*a)[0][:2], sorted_by_names(*a)[1]), "wrong length"),
-    ("pack_documents", packed_by_dataset, ""),
-    ("pack_documents", lambda d, e, b: packed_by_dataset(d, e, b)[:-1], "wrong length"),
-    ("positions_of_rank", positions_by_arange, ""),
-    ("positions_of_rank", lambda p, r, w, b, s: positions_by_arange(p, w - 1 - r, w, b, s), "wrong value"),
-    ("plan_run", plan_by_integers, ""),
-    ("plan_run", lambda *a: plan_by_integers(*a)[::-1], "wrong value"),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(("name", "answer", "diagnosis"), ANSWERS)
-def test_answers_in_another_style(name, answer, diagnosis):
-    judged(name, answer, diagnosis)
