@@ -1,242 +1,184 @@
-"""Exercises of chapter 04: cross-entropy, units of loss, and the counted bigram."""
+"""Chapter 04: cross-entropy, units of loss, and the counted bigram."""
 
 from __future__ import annotations
 
 import math
 
 import torch
+from torch.overrides import TorchFunctionMode
 
-from courseware.exercises.legacy import Exercise, WrongAnswer
+from courseware.exercises import Exercise, Mistake
 
-# --- cross-entropy ---
+PENALTIES = 'chapter 4, "From scores to penalties"'
+OVERFLOW = 'chapter 4, "Break it: a softmax without the subtraction"'
+UNITS_OF_LOSS = 'chapter 4, "Two other ways to say it"'
+COUNTS = 'chapter 4, "The model that only counts"'
 
-
-def cross_entropy(logits, targets):
-    highest = logits.max(dim=-1, keepdim=True).values
-    shifted = logits - highest
-    log_probs = shifted - shifted.exp().sum(dim=-1, keepdim=True).log()
-    return -log_probs[torch.arange(len(targets)), targets].mean()
-
-
-def _entropy(stable=True, reduce=torch.mean, sign=-1.0, dim=-1, unit=1.0, probs=False):
-    def answer(logits, targets):
-        rows = torch.arange(len(targets))
-        if probs:
-            return sign * reduce(torch.softmax(logits, dim)[rows, targets])
-        if not stable:
-            log_probs = (logits.exp() / logits.exp().sum(dim, keepdim=True)).log()
-        else:
-            log_probs = torch.log_softmax(logits, dim)
-        return sign * reduce(log_probs[rows, targets]) / unit
-
-    return answer
+# ---------------------------------------------------------------- cross-entropy
 
 
-def _run_entropy(answer):
+class _Calls(TorchFunctionMode):
+    """Note the names of the PyTorch functions that are called."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = set()
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        self.names.add(getattr(function, "__name__", ""))
+        return function(*args, **(kwargs or {}))
+
+
+def _probe_entropy(answer):
     logits = torch.tensor([[0.0, 0.0, 0.0], [1.0, 3.0, -2.0], [0.5, 0.0, 4.0], [-1.0, 2.0, 0.0]])
-    targets = torch.tensor([2, 1, 0, 1])
-    yield "the four rows of the task", torch.as_tensor(answer(logits.clone(), targets))
-    large = torch.tensor([[1000.0, 0.0], [-1000.0, 1000.0]])
-    yield "logits of 1000", torch.as_tensor(answer(large, torch.tensor([0, 0])))
+    with _Calls() as calls:
+        loss = answer(logits, torch.tensor([2, 1, 0, 1]))
+    yield "four rows of three logits", loss
+
+    yield "logits of 1000", answer(torch.tensor([[1000.0, 0.0]]), torch.tensor([0]))
+    yield "logits of -1000", answer(torch.tensor([[-1000.0, 1000.0]]), torch.tensor([0]))
+    mixed = torch.tensor([[1000.0, 999.0], [-1000.0, -1001.0]])
+    yield "a row near 1000 and one near -1000", answer(mixed, torch.tensor([0, 1]))
+    yield (
+        "F.cross_entropy or log_softmax called",
+        bool({"cross_entropy", "log_softmax"} & calls.names),
+    )
 
 
 CROSS_ENTROPY = Exercise(
-    name="cross_entropy",
-    chapter=4,
-    title="cross-entropy that does not overflow",
-    minutes=20,
-    difficulty=2,
+    "cross_entropy",
+    probe=_probe_entropy,
     hints=(
         "The loss of one row is minus the log-probability of its target.",
         "log softmax = logits - log(sum(exp(logits))). exp(1000) overflows; softmax does not change if you "
         "subtract the largest logit of each row first.",
         "log_probs[torch.arange(N), targets] picks one number from each row; then the mean, with a minus.",
     ),
-    run=_run_entropy,
-    reference=cross_entropy,
     explanation="Subtracting the row's maximum changes nothing but the size of the numbers: the largest exp is then exp(0) = 1.",
-    wrong=(
-        WrongAnswer(
-            "overflow",
-            "Right for small logits, but exp(1000) is infinite in float32. Subtract each row's largest logit first.",
-            'chapter 4, "Break it: a softmax without the subtraction"',
-            _entropy(stable=False),
-        ),
-        WrongAnswer(
-            "the sum instead of the mean",
-            "You summed over the rows. The mean does not depend on the batch size.",
-            ".mean()",
-            _entropy(reduce=torch.sum),
-        ),
-        WrongAnswer(
-            "the minus is missing",
-            "Your loss is negative: a log-probability is at most 0, and the loss is minus that.",
-            "the sign",
-            _entropy(sign=1.0),
-        ),
-        WrongAnswer(
-            "softmax over the rows",
-            "The probabilities of a *column* sum to 1. Each row is one prediction: dim=-1.",
-            "dim=-1",
-            _entropy(dim=0),
-        ),
-        WrongAnswer(
-            "bits instead of nats",
-            "You used the logarithm to base 2. The task asks for nats, the natural logarithm.",
-            'chapter 4, "Two other ways to say it"',
-            _entropy(unit=math.log(2)),
-        ),
-        WrongAnswer(
-            "the logarithm is missing",
-            "You averaged probabilities, not their logarithms.",
-            "minus the *log* of the target's probability",
-            _entropy(probs=True),
-        ),
+    look=PENALTIES,
+    mistakes=(
+        Mistake("overflow", "Right for small logits, but exp(1000) is infinite in float32. Subtract each row's largest logit first.",
+                edit=("logits - highest", "logits"),
+                also=(("shifted - shifted.exp().sum(dim=-1, keepdim=True).log()", "(logits.exp() / logits.exp().sum(dim=-1, keepdim=True)).log()"),),
+                look=OVERFLOW),
+        Mistake("the logarithm of a probability that became 0", "Softmax gives 0 for a target 2000 below the largest logit, and log(0) is infinite. Take the logarithm on paper: shifted - log(sum(exp(shifted))).",
+                edit=("shifted - shifted.exp().sum(dim=-1, keepdim=True).log()", "torch.softmax(logits, dim=-1).log()"), look=OVERFLOW),
+        Mistake("a small number added before the logarithm", "A small number inside the logarithm bounds the loss: yours stays near 20, where 2000 is right. Take the logarithm on paper instead.",
+                edit=("shifted - shifted.exp().sum(dim=-1, keepdim=True).log()", "(torch.softmax(logits, dim=-1) + 1e-9).log()"), look=OVERFLOW),
+        Mistake("one maximum for all rows", "You subtracted the largest logit of the whole batch. In a row far below it every exp is 0, and the loss infinite: each row needs its own.",
+                edit=("logits.max(dim=-1, keepdim=True).values", "logits.max()"), look=OVERFLOW),
+        Mistake("the maximum subtracted only once", "You subtracted the maximum inside the logarithm but not from the logits themselves. log softmax is shifted - log(sum(exp(shifted))).",
+                edit=("log_probs = shifted", "log_probs = logits"), look=OVERFLOW),
+        Mistake("the sum instead of the mean", "You summed over the rows. The mean does not depend on the batch size.",
+                edit=(".mean()", ".sum()")),
+        Mistake("a loss for each row", "You return one number for each row. Asked is their mean.",
+                edit=(".mean()", "")),
+        Mistake("the minus is missing", "Your loss is negative: a log-probability is at most 0, and the loss is minus that.",
+                edit=("-log_probs", "log_probs")),
+        Mistake("softmax over the rows", "The probabilities of a *column* sum to 1. Each row is one prediction: dim=-1.",
+                edit=(("max(dim=-1", "max(dim=0"), ("sum(dim=-1", "sum(dim=0"))),
+        Mistake("bits instead of nats", "You used the logarithm to base 2. The task asks for nats, the natural logarithm.",
+                edit=(".mean()", ".mean() / math.log(2)"), look=UNITS_OF_LOSS),
+        Mistake("the logarithm is missing", "You averaged probabilities, not their logarithms. The loss is minus the *log* of the target's probability.",
+                edit=("shifted - shifted.exp().sum(dim=-1, keepdim=True).log()", "shifted.exp() / shifted.exp().sum(dim=-1, keepdim=True)")),
+        Mistake("the logarithm of the sum is missing", "You subtracted the sum of the exponentials. What belongs there is its logarithm.",
+                edit=("keepdim=True).log()", "keepdim=True)")),
+        Mistake("the targets are not used", "You averaged over all tokens. Only the target of each row counts.",
+                edit=("log_probs[torch.arange(len(targets)), targets]", "log_probs")),
+        Mistake("every row asked for all targets", "log_probs[:, targets] takes the targets of all rows from each row, N * N numbers. Row i needs its own: log_probs[torch.arange(N), targets].",
+                edit=("torch.arange(len(targets)), targets", ":, targets")),
+        Mistake("F.cross_entropy or log_softmax called", "PyTorch's function does the work. Here the point is to write it: use only exp, log, sum and max.",
+                edit=("return", "torch.log_softmax(logits, dim=-1)\nreturn")),
     ),
-)
+)  # fmt: skip
 
-# --- units ---
-
-
-def units(loss, n_tokens, n_chars):
-    return math.exp(loss), loss * n_tokens / n_chars / math.log(2)
+# ---------------------------------------------------------------- units
 
 
-def _run_units(answer):
-    for arguments in ((math.log(4), 100, 100), (2.0, 100, 400), (0.0, 5, 7)):
-        result = answer(*arguments)
-        yield f"units{tuple(round(a, 4) for a in arguments)}", [float(value) for value in result]
+def _probe_units(answer):
+    for loss, n_tokens, n_chars in ((math.log(4), 100, 100), (2.0, 100, 400), (0.0, 5, 7)):
+        yield f"units({loss:.4f}, {n_tokens}, {n_chars})", answer(loss, n_tokens, n_chars)
 
 
-_LN2 = math.log(2)
 UNITS = Exercise(
-    name="units",
-    chapter=4,
-    title="perplexity and bits per character",
-    minutes=10,
-    difficulty=1,
+    "units",
+    probe=_probe_units,
     hints=(
         "Perplexity is e to the power of the loss in nats per token.",
         "The whole text costs loss * n_tokens nats. Spread that over its characters, then turn nats into bits.",
         "One bit is ln 2 = 0.693 nats, so there are more bits than nats: divide by ln 2.",
     ),
-    run=_run_units,
-    reference=units,
     explanation="Bits per character compares models with different tokenizers; loss per token does not.",
-    wrong=(
-        WrongAnswer(
-            "bits per token",
-            "Your second number is per token. A token can be several characters: weigh by n_tokens / n_chars.",
-            "hint 2",
-            lambda loss, t, c: (math.exp(loss), loss / _LN2),
-        ),
-        WrongAnswer(
-            "the ratio upside down",
-            "You multiplied by n_chars / n_tokens. Fewer tokens than characters must make the number smaller.",
-            "hint 2",
-            lambda loss, t, c: (math.exp(loss), loss * c / t / _LN2),
-        ),
-        WrongAnswer(
-            "nats instead of bits",
-            "Your second number is in nats per character; divide by ln 2.",
-            "hint 3",
-            lambda loss, t, c: (math.exp(loss), loss * t / c),
-        ),
-        WrongAnswer(
-            "2 to the power of nats",
-            "Perplexity is e**loss when the loss is in nats; 2**loss is for bits.",
-            "hint 1",
-            lambda loss, t, c: (2**loss, loss * t / c / _LN2),
-        ),
-        WrongAnswer(
-            "multiplied by ln 2",
-            "You multiplied by ln 2. A bit is smaller than a nat, so the number of bits is larger.",
-            "hint 3",
-            lambda loss, t, c: (math.exp(loss), loss * t / c * _LN2),
-        ),
+    look=UNITS_OF_LOSS,
+    mistakes=(
+        Mistake("bits per token", "Your second number is per token. A token can be several characters: weigh by n_tokens / n_chars.",
+                edit=("* n_tokens / n_chars", "")),
+        Mistake("bits of the whole text", "Your second number is for the whole text. Spread it over the characters: divide by n_chars.",
+                edit=("/ n_chars", "")),
+        Mistake("the ratio upside down", "You multiplied by n_chars / n_tokens. Fewer tokens than characters must make the number smaller.",
+                edit=("n_tokens / n_chars", "n_chars / n_tokens")),
+        Mistake("nats instead of bits", "Your second number is in nats per character; divide by ln 2.",
+                edit=("/ math.log(2)", "")),
+        Mistake("multiplied by ln 2", "You multiplied by ln 2. A bit is smaller than a nat, so the number of bits is larger: divide.",
+                edit=("/ math.log(2)", "* math.log(2)")),
+        Mistake("the logarithm of the loss", "You took log2 of the loss. The loss is a logarithm already; to change its base, divide by ln 2.",
+                edit=("loss * n_tokens / n_chars / math.log(2)", "math.log2(loss) * n_tokens / n_chars")),
+        Mistake("2 to the power of nats", "Perplexity is e**loss when the loss is in nats; 2**loss is for bits.",
+                edit=("math.exp(loss)", "2**loss")),
+        Mistake("the perplexity of a character", "You raised e to the loss per character. Perplexity is per token.",
+                edit=("math.exp(loss)", "math.exp(loss * n_tokens / n_chars)")),
+        Mistake("a probability in place of perplexity", "e**-loss is the probability that the model gives a token. Perplexity is its inverse, at least 1.",
+                edit=("math.exp(loss)", "math.exp(-loss)")),
+        Mistake("the pair the other way round", "You return bits per character first. The task asks for (perplexity, bits per character).",
+                wrap=lambda right: lambda *arguments: right(*arguments)[::-1]),
     ),
-)
+)  # fmt: skip
 
-# --- find the bug: the counted bigram ---
-
-
-def bigram_probs(ids, vocab_size, alpha):
-    counts = torch.full((vocab_size, vocab_size), float(alpha))
-    for now, following in zip(ids, ids[1:], strict=False):
-        counts[now, following] += 1
-    return counts / counts.sum(dim=1, keepdim=True)
+# ---------------------------------------------------------------- find the bug: the counted bigram
 
 
-def _given(ids, vocab_size, alpha):
-    """Return the (V, V) table of probabilities: row = present token, column = next token."""
-    counts = torch.full((vocab_size, vocab_size), float(alpha))
-    for now, following in zip(ids, ids[1:], strict=False):
-        counts[now, following] += 1
-    return counts / counts.sum(dim=0, keepdim=True)
-
-
-def _counted(ids, vocab_size, alpha, dim=1, where="all", swap=False, denominator=True):
-    counts = torch.zeros(vocab_size, vocab_size)
-    for now, following in zip(ids, ids[1:], strict=False):
-        counts[(following, now) if swap else (now, following)] += 1
-    smoothed = counts + alpha * ((counts > 0) if where == "seen" else 1)
-    base = smoothed if denominator else counts
-    return smoothed / (base.sum() if dim is None else base.sum(dim=dim, keepdim=True))
-
-
-def _run_bigram(answer):
+def _probe_bigram(answer):
     ids = [0, 1, 1, 2, 0, 1, 2, 2, 2, 1, 0, 0, 1]
-    yield "alpha=1, the ids of the task", answer(list(ids), 3, 1.0)
-    yield "alpha=0.5, a token that never occurs", answer([0, 1, 0, 1, 1, 0], 3, 0.5)
+    yield "three tokens, alpha=1", answer(list(ids), 3, 1.0)
+    yield "a token that never occurs, alpha=0.5", answer([0, 1, 0, 1, 1, 0], 3, 0.5)
 
 
 BIGRAM = Exercise(
-    name="bigram_probs",
-    chapter=4,
-    title="find the bug: the counted bigram",
-    minutes=15,
-    difficulty=2,
+    "bigram_probs",
+    probe=_probe_bigram,
     hints=(
         "What should sum to 1: the probabilities of all next tokens after one token, or those of one token after all?",
         "Print probs.sum(dim=1) and probs.sum(dim=0) of the buggy function.",
         "Row i belongs to the token that was seen; divide each row by its sum, counts.sum(dim=1, keepdim=True).",
     ),
-    run=_run_bigram,
-    reference=bigram_probs,
-    given=_given,
     explanation="Each row is a distribution over what follows. alpha keeps unseen pairs possible, so that no loss is infinite.",
-    wrong=(
-        WrongAnswer(
-            "columns sum to 1",
-            "You divided by the sum of each column. Row i is the distribution over what follows token i.",
-            "dim=1, keepdim=True",
-            lambda ids, v, a: _counted(ids, v, a, dim=0),
-        ),
-        WrongAnswer(
-            "the table is transposed",
-            "counts[i, j] counts how often j comes *before* i. Rows are the present token, columns the next.",
-            "the order of the two indices",
-            lambda ids, v, a: _counted(ids, v, a, swap=True),
-        ),
-        WrongAnswer(
-            "only seen pairs are smoothed",
-            "alpha was added only where a pair was seen, so unseen pairs still have probability 0 and an infinite loss.",
-            "add alpha to every entry",
-            lambda ids, v, a: _counted(ids, v, a, where="seen"),
-        ),
-        WrongAnswer(
-            "rows do not sum to 1",
-            "You divided by the sum of the counts before alpha was added, so rows sum to more than 1.",
-            "add alpha first, then take the sum",
-            lambda ids, v, a: _counted(ids, v, a, denominator=False),
-        ),
-        WrongAnswer(
-            "the whole table sums to 1",
-            "You divided by the number of all pairs: that is the probability of a pair, not of the next token.",
-            "one sum for each row",
-            lambda ids, v, a: _counted(ids, v, a, dim=None),
-        ),
+    look=COUNTS,
+    mistakes=(
+        Mistake("columns sum to 1", "You divided by the sum of each column. Row i is the distribution over what follows token i: dim=1.",
+                of="given"),
+        Mistake("the sums lie across", "Without keepdim=True the sums are a row, so column i is divided by the sum of row i. keepdim=True makes them a column.",
+                edit=("dim=1, keepdim=True", "dim=1")),
+        Mistake("the whole table sums to 1", "You divided by the number of all pairs: that is the probability of a pair, not of the next token. Each row needs its own sum.",
+                edit=("counts.sum(dim=1, keepdim=True)", "counts.sum()")),
+        Mistake("the table is transposed", "counts[i, j] counts how often j comes *before* i. Rows are the present token, columns the next.",
+                edit=("counts[now, following]", "counts[following, now]")),
+        Mistake("alpha is missing", "You left out alpha, so unseen pairs have probability 0 and an infinite loss, and a token that never occurs gives nan.",
+                edit=("float(alpha)", "0.0")),
+        Mistake("only seen pairs are smoothed", "alpha was added only where a pair was seen, so unseen pairs still have probability 0 and an infinite loss. Add it to every count.",
+                edit=(("float(alpha)", "0.0"), ("return", "counts = counts + alpha * (counts > 0)\nreturn"))),
+        Mistake("rows do not sum to 1", "You divided by the sum of the counts before alpha was added, so rows sum to more than 1. Add alpha first, then take the sum.",
+                edit=("counts.sum(dim=1", "(counts - alpha).sum(dim=1")),
+        Mistake("alpha added once to each sum", "alpha was added to all vocab_size counts of a row, so the row's sum grows by vocab_size * alpha. Take the sum of the smoothed counts.",
+                edit=("counts.sum(dim=1", "(counts - alpha + alpha / vocab_size).sum(dim=1")),
+        Mistake("a pair counts once, however often it occurs", "A pair that occurs three times counted once. counts[a, b] += 1 with whole tensors does that: a place that stands there twice is written once.",
+                edit=("+= 1", "= alpha + 1")),
+        Mistake("the end is followed by the beginning", "You counted a pair of the last token and the first. n tokens have n - 1 pairs.",
+                edit=("ids[1:]", "ids[1:] + ids[:1]")),
+        Mistake("softmax of the counts", "You took the softmax of the counts, which makes frequent pairs far too likely. Counts are divided by their sum.",
+                edit=("counts / counts.sum(dim=1, keepdim=True)", "counts.softmax(dim=1)")),
+        Mistake("counts instead of probabilities", "You return the counts. Divide each row by its sum.",
+                edit=("/ counts.sum(dim=1, keepdim=True)", "")),
     ),
-)
+)  # fmt: skip
 
 EXERCISES = (CROSS_ENTROPY, UNITS, BIGRAM)
