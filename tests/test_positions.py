@@ -1,14 +1,12 @@
-"""Chapter 06: the rotation agrees with Hugging Face and keeps its invariants; faults, the clock, exercises."""
+"""Chapter 06: the rotation agrees with Hugging Face and keeps its invariants; faults and the clock."""
 
 from __future__ import annotations
-
-import math
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tools import in_node, judged, survives
+from tools import in_node, survives
 
 from courseware.widgets.rope_clock import curve, describe, dials, fixed, rope_clock, speed
 from minigpt_lib.attention import CausalSelfAttention
@@ -318,68 +316,3 @@ def test_the_widget_follows_its_controls():
 
     key.value = 60
     assert "distance −8" in view.value
-
-
-# ---------------------------------------------------------------- exercises
-
-
-def sinusoids_with_loops(positions, dim, base=10000.0):
-    rows = []
-    for position in positions.tolist():
-        angles = [position / base ** (2 * i / dim) for i in range(dim // 2)]
-        rows.append([f(angle) for angle in angles for f in (math.sin, math.cos)])
-    return torch.tensor(rows)
-
-
-def rotated_by_matrices(x, positions, base=10000.0):
-    half = x.shape[-1] // 2
-    out = torch.empty_like(x, dtype=torch.float32)
-
-    for t, position in enumerate(positions.tolist()):
-        for i in range(half):
-            angle = position * base ** (-i / half)
-            cosine = math.cos(angle)
-            sine = math.sin(angle)
-            matrix = torch.tensor([[cosine, -sine], [sine, cosine]])
-            out[..., t, [i, i + half]] = x[..., t, [i, i + half]].float() @ matrix.T
-
-    return out.to(x.dtype)
-
-
-def reordered_by_rows(weight, n_head):
-    width = len(weight) // n_head
-    within = [*range(0, width, 2), *range(1, width, 2)]
-    return weight[[h * width + r for h in range(n_head) for r in within]]
-
-
-def attended_at_once(q, k, v, turn):
-    positions = torch.arange(len(q)) + 5  # a shift does not matter
-    scores = turn(q, positions) @ turn(k, positions).T / math.sqrt(q.shape[1])
-    later = torch.ones(len(q), len(q), dtype=torch.bool).triu(1)
-    return scores.masked_fill(later, -math.inf).softmax(-1) @ v
-
-
-ANSWERS = [
-    ("waves", sinusoids_with_loops, ""),
-    (
-        "waves",
-        lambda at, dim, base=1e4: sinusoids_with_loops(at, dim, base)[:, : dim - 1],
-        "wrong shape",
-    ),
-    ("rotate", rotated_by_matrices, ""),
-    ("rotate", lambda x, at, base=1e4: apply_rotary(x, at, base), ""),
-    ("rotate", lambda x, at, base=1e4: apply_rotary(x, at, base, RopeScaling()), "wrong value"),
-    ("to_half_split", reordered_by_rows, ""),
-    ("to_half_split", lambda w, n_head: w.flip(0), "wrong value"),
-    ("write_along", attended_at_once, ""),
-    (
-        "write_along",
-        lambda q, k, v, turn: attended_at_once(q, k, v, lambda x, at: x),
-        "every step restarts at 0",
-    ),
-]
-
-
-@pytest.mark.parametrize(("name", "answer", "diagnosis"), ANSWERS)
-def test_an_answer_in_a_different_style_gets_its_verdict(name, answer, diagnosis):
-    judged(name, answer, diagnosis)
