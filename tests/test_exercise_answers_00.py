@@ -155,8 +155,25 @@ def plain_sampler(mistake=None):
     return sample
 
 
+def gumbel_sampler(logits, temperature=1.0, top_k=None, top_p=None):
+    """Draw by the largest of the log probabilities with Gumbel noise, in NumPy."""
+    values = logits.double().numpy()
+    if not temperature:
+        return int(values.argmax())
+    ranked = np.argsort(-values)[: top_k or len(values)]
+    scaled = values[ranked] / temperature
+    shares = np.exp(scaled - scaled.max())
+    shares /= shares.sum()
+    if top_p is not None:
+        size = int(np.searchsorted(np.cumsum(shares), top_p)) + 1
+        ranked, shares = ranked[:size], shares[:size]
+    uniform = torch.rand(len(ranked)).numpy()
+    return int(ranked[np.argmax(np.log(shares) - np.log(-np.log(uniform)))])
+
+
 SAMPLER = [
     (plain_sampler(), None),
+    (gumbel_sampler, None),
     (plain_sampler("times"), "multiplied by the temperature"),
     (plain_sampler("no temperature"), "temperature is ignored"),
     (plain_sampler("draws at 0"), "temperature 0 still draws"),
@@ -176,6 +193,28 @@ SAMPLER = [
 def codec_by_lists(text):
     alphabet = sorted(set(text))
     return lambda s: [alphabet.index(c) for c in s], lambda ids: "".join(alphabet[i] for i in ids)
+
+
+class Codec:
+    """Ids by bisection of the sorted alphabet; an unknown character is a KeyError, as in a dict."""
+
+    def __init__(self, text):
+        self.letters = sorted(dict.fromkeys(text))
+
+    def encode(self, text):
+        ids = [bisect.bisect_left(self.letters, character) for character in text]
+        for character, i in zip(text, ids):
+            if i == len(self.letters) or self.letters[i] != character:
+                raise KeyError(character)
+        return ids
+
+    def decode(self, ids):
+        return "".join(map(self.letters.__getitem__, ids))
+
+
+def codec_by_bisection(text):
+    codec = Codec(text)
+    return codec.encode, codec.decode
 
 
 def codec_by_find(text, alphabet=sorted):
@@ -213,8 +252,38 @@ def mlp_of_functions(
     return model, report(sum(losses) / len(losses))
 
 
+class TwoLayers(torch.nn.Module):
+    def __init__(self, vocab_size):
+        super().__init__()
+        self.table = torch.nn.Embedding(vocab_size, 48)
+        self.hidden = torch.nn.Linear(48, 48)
+        self.output = torch.nn.Linear(48, vocab_size)
+
+    def forward(self, ids):
+        return self.output(torch.nn.functional.gelu(self.hidden(self.table(ids))))
+
+
+def mlp_by_sgd(train_ids, val_ids, vocab_size):
+    """Train with SGD and momentum on runs of neighbours, and measure with the negative log likelihood."""
+    model = TwoLayers(vocab_size)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.2, momentum=0.9)
+    for _ in range(400):
+        starts = torch.randint(0, len(train_ids) - 17, (64, 1))
+        run = train_ids[starts + torch.arange(17)]
+        scores = model(run[:, :-1]).log_softmax(-1)
+        loss = -scores.gather(-1, run[:, 1:, None]).mean()
+        model.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    with torch.no_grad():
+        scores = model(val_ids).log_softmax(-1)
+    return model, -float(scores[torch.arange(len(val_ids) - 1), val_ids[1:]].mean())
+
+
 MLP = [
     (mlp_of_functions, None),
+    (mlp_by_sgd, None),
     (lambda *a: mlp_of_functions(*a, steps=2), "the model did not learn"),
     (lambda *a: mlp_of_functions(*a, ending=lambda x: x.softmax(-1)), "softmax before the loss"),
     (
@@ -226,6 +295,7 @@ MLP = [
 
 CODEC = [
     (codec_by_lists, None),
+    (codec_by_bisection, None),
     (codec_by_find, "the unknown becomes -1"),
     (
         lambda text: codec_by_find(text, alphabet=lambda s: dict.fromkeys(text)),

@@ -64,7 +64,7 @@ def windows_by_while(n_tokens, block_size, stride, needed=1):
 ANSWERS = [
     ("split", split_by_torch, ""),
     ("split", split_one_by_one, ""),
-    ("split", split_from_the_end, "everything is validation where it should be nothing"),
+    ("split", split_from_the_end, "tokens[-0:] is everything"),
     ("split", split_at_random, "shuffled before splitting"),
     ("split", lambda t, f: split_one_by_one(t, f, round), "rounded to the nearest"),
     ("split", lambda t, f: split_by_torch(t, f)[::-1], "validation returned first"),
@@ -92,6 +92,8 @@ ANSWERS = [
     ("window_starts", lambda n, b, s: windows_by_while(n, b, b), "the stride is ignored"),
     ("window_starts", lambda n, b, s: windows_by_while(n, b, b, 0),
      "two things at once: a window without its last target, and the stride is ignored"),
+    ("window_starts", lambda n, b, s: windows_by_while(n, b, 1, 2),
+     "two things at once: the last window is lost, and a window at every token"),
     ("window_starts", lambda n, b, s: range(0, n - b, s), "wrong type"),
 ]  # fmt: skip
 

@@ -112,6 +112,8 @@ ANSWERS = [
      "two things at once: the table is transposed, and a pair counts once, however often it occurs"),
     ("bigram_probs", lambda ids, v, alpha: bigram_by_one_hot([*ids, ids[0]], v, 0.0),
      "two things at once: alpha is missing, and the end is followed by the beginning"),
+    ("bigram_probs", lambda ids, v, alpha: bigram_with_counter(ids[::-1], v, alpha, axis=0),
+     "two things at once: columns sum to 1, and the table is transposed"),
     ("bigram_probs", lambda *a: bigram_with_counter(*a).int(), "wrong dtype"),
 ]  # fmt: skip
 

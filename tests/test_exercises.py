@@ -10,6 +10,8 @@ import importlib
 import itertools
 import linecache
 import re
+from collections import Counter
+from pathlib import Path
 
 import nbformat
 import pytest
@@ -68,6 +70,20 @@ def test_solutions_are_right_and_stubs_are_not_attempted(path):
         assert judge(find(name), answer).kind == "right", name
     for name, stub in stubs.items():
         assert judge(find(name), stub).kind == "not attempted", name
+
+
+def test_every_exercise_was_answered_by_others_rightly_and_wrongly():
+    right: Counter = Counter()
+    wrong: Counter = Counter()
+    for path in sorted(Path(__file__).parent.glob("test_exercise_answers_*.py")):
+        for name, _, diagnosis in importlib.import_module(path.stem).ANSWERS:
+            (wrong if diagnosis else right)[name] += 1
+
+    assert {
+        e.name: (right[e.name], wrong[e.name])
+        for e in ALL
+        if right[e.name] < 2 or wrong[e.name] < 2
+    } == {}
 
 
 @pytest.mark.parametrize("exercise", EACH)

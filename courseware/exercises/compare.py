@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -215,6 +216,8 @@ def _is_number(value: Any) -> bool:
 def _close(one: float, other: float, tolerance: float) -> bool:
     if one == other or (one != one and other != other):
         return True
+    if math.isinf(one) or math.isinf(other):
+        return False
     return abs(one - other) <= tolerance * max(1.0, abs(other))
 
 

@@ -59,7 +59,7 @@ SPLIT = Exercise(
                 edit=("len(tokens) - int(len(tokens) * val_fraction)", "int(len(tokens) * (1 - val_fraction))")),
         Mistake("rounded to the nearest", "The size of the validation part is int(...), which rounds down. You rounded to the nearest whole number.",
                 edit=("int(", "round(")),
-        Mistake("everything is validation where it should be nothing", "Where the validation part has no tokens, tokens[:-0] is empty and tokens[-0:] is the whole text. Count the cut from the front.",
+        Mistake("tokens[-0:] is everything", "Where the validation part has no tokens, tokens[:-0] is empty and tokens[-0:] is the whole text. Count the cut from the front.",
                 edit=("len(tokens) - int(", "-int(")),
     ),
 )  # fmt: skip
@@ -129,7 +129,7 @@ WINDOWS = Exercise(
     look=ONCE,
     mistakes=(
         Mistake("the last window is lost", "The last window that fits is left out, so some tokens are never trained on. range does not include its end.",
-                of="given"),
+                edit=("- block_size", "- block_size - 1")),
         Mistake("a window without its last target", "The last window has block_size inputs but one target too few: a window needs block_size + 1 tokens.",
                 edit=("- block_size", "- block_size + 1")),
         Mistake("runs over the end", "Some windows start so late that the text ends before they do. The last start is n_tokens - block_size - 1.",
