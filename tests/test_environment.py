@@ -11,7 +11,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from courseware import dashboard, paths
+from courseware import dashboard, paths, progress
+from courseware.exercises import exercises_of, registry
+from courseware.export.notebooks import all_chapters
 from courseware.setup import doctor
 
 
@@ -116,11 +118,67 @@ def test_the_report_gives_advice_where_something_is_missing(monkeypatch):
         assert words in report._repr_html_()
 
 
-def test_progress_lists_the_chapters():
+@pytest.fixture
+def learner(tmp_path, monkeypatch):
+    """Give a learner who has done nothing yet; the fixture is the function that records progress."""
+    monkeypatch.setattr(paths, "STATE", tmp_path)
+    return progress.record
+
+
+def test_progress_lists_the_chapters(learner):
     text = dashboard.summary()
 
     assert "00  Start here" in text
-    assert "01  Characters" in text
+    assert "01  Characters              not yet" in text
+    learner("chapter", "01_characters", "exported")
+    assert "01  Characters              exported" in dashboard.summary()
+
+
+def test_the_first_evening_begins_with_this_page(learner):
+    text = dashboard.summary()
+
+    assert "Ten minutes tonight: run this page" in text
+    assert "This weekend: chapters 1 to 4" in text
+
+
+def test_tonight_is_a_short_exercise_of_a_chapter_that_was_reached(learner):
+    learner("chapter", "01_characters", "exported")
+    for exercise in registry().values():
+        if exercise.chapter == 0:
+            learner("exercise", exercise.name, "right")
+
+    text = dashboard.summary()
+
+    assert "of chapter 1 (" in text.splitlines()[0]
+    assert "This weekend: chapters 2 to 4" in text
+
+
+def test_who_has_done_all_talks_to_the_assistant(learner):
+    for chapter in all_chapters():
+        learner("chapter", chapter.stem, "exported")
+    for name in registry():
+        learner("exercise", name, "right")
+
+    tonight, weekend, *_ = dashboard.summary().splitlines()
+
+    assert "python -m minigpt_lib.assistant" in tonight
+    assert "everything is exported" in weekend
+
+
+def test_the_dashboard_of_the_notebook_links_every_chapter(learner):
+    learner("chapter", "01_characters", "exported")
+
+    page = dashboard.to_html()
+
+    for chapter in all_chapters():
+        assert f'href="{chapter.path.name}"' in page
+    steps = 1 + len(exercises_of(1))
+    assert f'aria-label="1 of {steps} done"' in page
+
+
+def test_every_chapter_with_a_module_belongs_to_one_weekend():
+    for chapter in all_chapters():
+        assert sum(s.first <= chapter.number <= s.last for s in dashboard.STAGES) == 1
 
 
 # ---------------------------------------------------------------- command lines
