@@ -1,0 +1,151 @@
+"""Chapter 10: a full disk or a crash while a checkpoint is written leaves the one before it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from training_runs import equal, tiny, weights
+
+from courseware import paths
+from minigpt_lib import training as module
+from minigpt_lib.training import load_checkpoint, save_checkpoint
+
+# ---------------------------------------------------------------- a full disk
+
+SAVE = """
+import sys, torch
+from minigpt_lib.model import GPTConfig, MiniGPT
+from minigpt_lib.training import load_checkpoint, save_checkpoint
+
+folder, limit = sys.argv[1:]
+torch.manual_seed(1)
+model = MiniGPT(GPTConfig(11, 32, 16, 1, 2))
+if limit != "0":
+    import resource
+    resource.setrlimit(resource.RLIMIT_FSIZE, (int(limit), int(limit)))
+try:
+    save_checkpoint(folder, model, {"x": torch.zeros(30_000)}, step=2)
+except OSError as error:
+    print(error)
+    sys.exit(3)
+"""
+
+
+def save_elsewhere(folder, limit):
+    """Save a checkpoint in a process whose files may hold `limit` bytes; 0 sets no limit."""
+    return subprocess.run(
+        [sys.executable, "-c", SAVE, str(folder), str(limit)],
+        capture_output=True,
+        encoding="utf-8",
+        env={**os.environ, "PYTHONPATH": str(paths.ROOT)},
+        timeout=120,
+    )
+
+
+@pytest.mark.parametrize("limit", [100, 10_000, 60_000])
+def test_a_disk_that_fills_up_within_a_file_costs_nothing(tmp_path, limit):
+    pytest.importorskip("resource")
+    save_checkpoint(tmp_path / "last", tiny(dropout=0.0), step=1)
+
+    done = save_elsewhere(tmp_path / "last", limit)
+
+    assert done.returncode == 3, done.stderr
+    assert "could not be written" in done.stdout
+    assert "free some space" in done.stdout
+    model = tiny(5, dropout=0.0)
+    assert load_checkpoint(tmp_path / "last", model)["step"] == 1
+    assert equal(weights(model), weights(tiny(0)))
+    assert [path.name for path in tmp_path.iterdir()] == ["last"]
+
+
+def test_a_full_file_system_costs_nothing(tmp_path):
+    mount = ["mount", "-t", "tmpfs", "-o", "size=100k", "tmpfs", str(tmp_path)]
+    is_root = getattr(os, "geteuid", lambda: 1)() == 0
+    if not is_root or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("only root can make a small file system")
+
+    try:
+        save_checkpoint(tmp_path / "last", tiny(dropout=0.0), step=1)
+        done = save_elsewhere(tmp_path / "last", 0)
+
+        assert done.returncode == 3, done.stderr
+        assert "could not be written" in done.stdout, done.stderr
+        assert load_checkpoint(tmp_path / "last")["step"] == 1
+        assert [path.name for path in tmp_path.iterdir()] == ["last"]
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True)
+
+
+# ---------------------------------------------------------------- crashes
+
+
+class TinyModel(torch.nn.Linear):
+    """A model that is saved as two small files."""
+
+    def __init__(self):
+        super().__init__(1, 1)
+
+    def save_pretrained(self, folder):
+        folder.mkdir()
+        for name in ("config.json", "model.safetensors"):
+            (folder / name).write_text("{}", encoding="utf-8")
+
+
+class Crash:
+    """Raise KeyboardInterrupt after `left` renames and removals of a checkpoint's folders."""
+
+    def __init__(self, patch):
+        self.left = math.inf
+        self.armed = False
+        patch.setattr(Path, "replace", self.counted(Path.replace))
+        patch.setattr(module.shutil, "rmtree", self.counted(shutil.rmtree))
+
+    def counted(self, function):
+        def call(path, *arguments, **options):
+            if self.armed and Path(path).name in ("last", "last.part", "last.old"):
+                if self.left == 0:
+                    raise KeyboardInterrupt
+                self.left -= 1
+            return function(path, *arguments, **options)
+
+        return call
+
+
+@given(st.lists(st.sampled_from([None, 0, 1, 2]), max_size=6))
+@settings(max_examples=15, deadline=None)
+def test_crashes_between_renames_leave_a_whole_checkpoint(crashes):
+    """None is a save that works; a number is how many renames or removals happen before the crash."""
+    with tempfile.TemporaryDirectory() as home, pytest.MonkeyPatch.context() as patch:
+        folder = Path(home) / "last"
+        model = TinyModel()
+        patch.setattr(module.os, "fsync", lambda number: None)
+        save_checkpoint(folder, model, step=0)
+
+        crash = Crash(patch)
+        patch.setattr(module.torch, "save", lambda state, path: path.write_bytes(b"x"))
+        before = 0
+        for step, moves in enumerate(crashes, 1):
+            crash.left = math.inf if moves is None else moves + 1
+            crash.armed = True
+            with contextlib.suppress(KeyboardInterrupt):
+                save_checkpoint(folder, model, step=step)
+            crash.armed = False
+
+            found = module._find(folder)
+            facts = json.loads((found / "checkpoint.json").read_text(encoding="utf-8"))
+            assert (found / "SHA256SUMS").is_file()
+            assert before <= facts["step"] <= step
+            assert moves is not None or facts["step"] == step
+            before = facts["step"]
