@@ -1,4 +1,4 @@
-"""A reader's first quarter of an hour: JupyterLab, chapter 1, Run All, the export, the widget."""
+"""A reader's first fifteen minutes: open chapter 1 in JupyterLab, run all cells, export it, type into a widget."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import browser as browsers
 import pytest
@@ -21,9 +22,10 @@ import pytest
 from courseware import paths
 
 pytestmark = [pytest.mark.slow, pytest.mark.browser]
+
 NOTEBOOK = "notebooks/01_characters.ipynb"
-PATIENCE = 120  # seconds; it takes about 20
-_COPIED = (
+PATIENCE = 120  # seconds; the whole test takes about 20
+COPIED = (
     "notebooks",
     "courseware",
     "minigpt_lib",
@@ -39,7 +41,7 @@ def course_copy(tmp_path: Path) -> Path:
     """Copy the course to a temporary folder, with the chapter's module removed from the library."""
     root = tmp_path / "course"
     root.mkdir()
-    for name in _COPIED:
+    for name in COPIED:
         source = paths.CODE / name
         if source.is_dir():
             skip = shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints")
@@ -50,20 +52,27 @@ def course_copy(tmp_path: Path) -> Path:
     return root
 
 
-@contextlib.contextmanager
-def jupyterlab(root: Path, home: Path) -> Iterator[str]:
-    """Run JupyterLab on `root`, with all its own files below `home`; yield its address."""
+def write_settings(home: Path) -> None:
+    """Tell JupyterLab to keep all cells in the page, and to ask no other server."""
     settings = home / "settings" / "@jupyterlab" / "notebook-extension"
     settings.mkdir(parents=True, exist_ok=True)
-    # All cells in the page, not only those on the screen.
-    (settings / "tracker.jupyterlab-settings").write_text('{"windowingMode": "none"}')
+    # Cells outside the screen would otherwise not be in the page.
+    whole_page = json.dumps({"windowingMode": "none"})
+    (settings / "tracker.jupyterlab-settings").write_text(whole_page, encoding="utf-8")
+
     lab = home / "config" / "labconfig"
     lab.mkdir(parents=True)
-    # The news service would ask another server.
-    off = {"@jupyterlab/apputils-extension:announcements": True}
-    (lab / "page_config.json").write_text(json.dumps({"disabledExtensions": off}))
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("JUPYTER", "MINIGPT"))}
-    environment |= {
+    # The news come from another server.
+    no_news = json.dumps(
+        {"disabledExtensions": {"@jupyterlab/apputils-extension:announcements": True}}
+    )
+    (lab / "page_config.json").write_text(no_news, encoding="utf-8")
+
+
+def environment_of(root: Path, home: Path) -> dict[str, str]:
+    """Return the environment of a JupyterLab that works on `root` and keeps its own files below `home`."""
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith(("JUPYTER", "MINIGPT"))}
+    return inherited | {
         "JUPYTER_CONFIG_DIR": str(home / "config"),
         "JUPYTER_DATA_DIR": str(home / "share"),
         "JUPYTER_RUNTIME_DIR": str(home / "runtime"),
@@ -73,20 +82,42 @@ def jupyterlab(root: Path, home: Path) -> Iterator[str]:
         "PYTHONPATH": str(root),
         "MINIGPT_ROOT": str(root),
     }
+
+
+def free_port() -> int:
+    """Return the number of a port that nobody uses now."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", f"--port={port}"]
-    command += ["--ServerApp.ip=127.0.0.1", "--ServerApp.port_retries=0", f"--notebook-dir={root}"]
-    command += ["--IdentityProvider.token=", "--ServerApp.password="]
+        return free.getsockname()[1]
+
+
+@contextlib.contextmanager
+def jupyterlab(root: Path, home: Path) -> Iterator[str]:
+    """Run JupyterLab on `root`, with all its own files below `home`; yield its address."""
+    write_settings(home)
+    port = free_port()
+    command = [
+        *[sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root"],
+        *[f"--port={port}", f"--notebook-dir={root}"],
+        *["--ServerApp.ip=127.0.0.1", "--ServerApp.port_retries=0"],
+        *["--IdentityProvider.token=", "--ServerApp.password="],
+    ]
     log = home / "log.txt"
-    with log.open("w") as file:
+    with log.open("w", encoding="utf-8") as file:
         server = subprocess.Popen(
-            command, env=environment, cwd=root, stdout=file, stderr=subprocess.STDOUT
+            command,
+            env=environment_of(root, home),
+            cwd=root,
+            stdout=file,
+            stderr=subprocess.STDOUT,
         )
+
     try:
         address = f"http://127.0.0.1:{port}"
-        wait_for(lambda: ask(f"{address}/api/status"), lambda: log.read_text()[-2000:])
+        wait_for(
+            lambda: ask(f"{address}/api/status"),
+            lambda: log.read_text(encoding="utf-8", errors="replace")[-2000:],
+        )
         yield address
     finally:
         server.terminate()
@@ -97,7 +128,7 @@ def jupyterlab(root: Path, home: Path) -> Iterator[str]:
             server.wait()
 
 
-def ask(url: str):
+def ask(url: str) -> Any:
     """Return the JSON answer of `url`, or None while there is none."""
     try:
         with urllib.request.urlopen(url, timeout=5) as answer:
@@ -106,8 +137,8 @@ def ask(url: str):
         return None
 
 
-def wait_for(condition, describe):
-    """Return the condition's value as soon as it is true; fail with a description when it stays false."""
+def wait_for(condition: Callable[[], Any], describe: Callable[[], object]) -> Any:
+    """Return the condition's value as soon as it is true; fail with a description if it stays false."""
     end = time.monotonic() + PATIENCE
     while time.monotonic() < end:
         value = condition()
@@ -118,49 +149,58 @@ def wait_for(condition, describe):
 
 
 def idle(address: str) -> bool:
+    """Return whether a kernel has been started, and no kernel is busy."""
     sessions = ask(f"{address}/api/sessions") or []
     return bool(sessions) and all(s["kernel"]["execution_state"] == "idle" for s in sessions)
+
+
+def run_all_cells(page: Any) -> None:
+    """Choose Run All Cells in JupyterLab's menu, and wait until the last cell has an output."""
+    page.get_by_role("menuitem", name="Run", exact=True).click()
+    page.get_by_text("Run All Cells", exact=True).click()
+
+    outputs = page.locator(".jp-NotebookPanel .jp-OutputArea-output")
+    last = page.locator(".jp-CodeCell").last.locator(".jp-OutputArea-output")
+    wait_for(last.count, lambda: outputs.all_inner_texts()[-3:])
+    assert "exported" in last.first.inner_text()
+
+
+def type_into_widget(page: Any, text: str) -> None:
+    """Type a text into the chapter's first text field and leave the field."""
+    field = page.locator(".widget-text input").first
+    field.fill(text)
+    field.press("Tab")
 
 
 def test_a_reader_runs_chapter_one_and_exports_it(course_copy, tmp_path):
     home = tmp_path / "jupyter"
     with browsers.launched() as chromium, jupyterlab(course_copy, home) as address:
         page = chromium.new_page(viewport={"width": 1400, "height": 1000})
+        own = (address, address.replace("http", "ws"), "data:", "blob:")
         strangers = []
-        page.on(
-            "request",
-            lambda request: (
-                None
-                if request.url.startswith(
-                    (address, address.replace("http", "ws"), "data:", "blob:")
-                )
-                else strangers.append(request.url)
-            ),
-        )
+
+        def note_strangers(request):
+            if not request.url.startswith(own):
+                strangers.append(request.url)
+
+        page.on("request", note_strangers)
         page.goto(f"{address}/lab/tree/{NOTEBOOK}?reset")
         page.wait_for_selector(".jp-NotebookPanel .jp-Cell", timeout=PATIENCE * 1000)
-        # Run All before the kernel is idle would ask for a kernel and run nothing.
+        # Before the kernel is idle, Run All Cells would ask for a kernel and run nothing.
         wait_for(lambda: idle(address), lambda: "the kernel did not become idle")
-        page.get_by_role("menuitem", name="Run", exact=True).click()
-        page.get_by_text("Run All Cells", exact=True).click()
 
-        outputs = page.locator(".jp-NotebookPanel .jp-OutputArea-output")
-        last = page.locator(".jp-CodeCell").last.locator(".jp-OutputArea-output")
-        wait_for(last.count, lambda: outputs.all_inner_texts()[-3:])
-        assert "exported" in last.first.inner_text()
+        run_all_cells(page)
         errors = page.locator("[data-mime-type='application/vnd.jupyter.stderr']")
         assert errors.all_inner_texts() == []
         module = course_copy / "minigpt_lib" / "char_tokenizer.py"
         assert "class CharTokenizer" in module.read_text(encoding="utf-8")
 
-        # What is typed reaches Python, and Python's answer comes back.
-        field = page.locator(".widget-text input").first
-        field.fill("to€")
-        field.press("Tab")
+        # The text reaches Python, and Python's answer comes back.
+        type_into_widget(page, "to€")
         answer = page.locator(".widget-html").filter(has_text="Refused")
         answer.first.wait_for(timeout=20_000)
         assert "U+20AC" in answer.first.inner_text()
-        field.fill("to be")
-        field.press("Tab")
+
+        type_into_widget(page, "to be")
         page.locator(".widget-html").filter(has_text="5 tokens").first.wait_for(timeout=20_000)
         assert not strangers
