@@ -182,7 +182,7 @@ def test_16_bits_learn_as_well_as_32(precision):
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_a_compiled_model_has_the_same_losses(monkeypatch, precision):
-    """The model is traced by torch.compile, but no compiler translates it: that would take a minute."""
+    """The model is traced by torch.compile, without a compiler behind it."""
     real = torch.compile
     monkeypatch.setattr(torch, "compile", lambda model: real(model, backend="eager"))
 
@@ -202,14 +202,13 @@ def notebook_call(name):
     """Return the keyword arguments of the notebook's call of `name`, as plain values."""
     cells = nbformat.read(paths.NOTEBOOKS / "10_training.ipynb", 4).cells
     for cell in cells:
-        if (
-            cell.cell_type == "code"
-            and cell.source.startswith("text = corpus")
-            or "\nconfig = " in cell.source
-        ):
-            for node in ast.walk(ast.parse(cell.source)):
-                if isinstance(node, ast.Call) and getattr(node.func, "id", "") == name:
-                    return {k.arg: ast.literal_eval(k.value) for k in node.keywords}
+        if cell.cell_type != "code":
+            continue
+        if not cell.source.startswith("text = corpus") and "\nconfig = " not in cell.source:
+            continue
+        for node in ast.walk(ast.parse(cell.source)):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == name:
+                return {keyword.arg: ast.literal_eval(keyword.value) for keyword in node.keywords}
     raise AssertionError(f"the notebook has no {name}")
 
 
