@@ -1,0 +1,232 @@
+"""Chapter 13: the command explains its options, goes on where it stopped, and reports a mistake in one line."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pyarrow
+import pytest
+from pretraining_texts import SMALL, fineweb, needs_fork, same_files, words
+from pyarrow import parquet
+
+from courseware import paths
+from minigpt_lib import pretraining
+from minigpt_lib.bpe import BPETokenizer
+from minigpt_lib.model import MiniGPT
+from minigpt_lib.pretraining import END, DataConfig, PretrainConfig, prepare, read_manifest
+from minigpt_lib.scaling import DistributedConfig
+from minigpt_lib.training import TrainConfig
+
+COMMAND = ["-m", "minigpt_lib.pretraining"]
+ON_TWO_PROCESSES = [
+    *["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"],
+    *["-m", "minigpt_lib.scaling"],
+]
+
+
+def command(*arguments, module=COMMAND, **environment):
+    """Run the command in a process of its own; return the finished process."""
+    usual = {"PYTHONPATH": str(paths.ROOT), "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [sys.executable, *module, *map(str, arguments)],
+        capture_output=True,
+        encoding="utf-8",
+        timeout=240,
+        env={**os.environ, **usual, **environment},
+    )
+
+
+# ---------------------------------------------------------------- runs
+
+SETTINGS = (PretrainConfig, DataConfig, TrainConfig)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("module", "kinds"), [("pretraining", SETTINGS), ("scaling", (*SETTINGS, DistributedConfig))]
+)
+def test_help_explains_every_option(module, kinds):
+    of_module = ["-m", f"minigpt_lib.{module}"]
+
+    done = command("--preset", "gpt2_124m", "--help", module=of_module, COLUMNS="300")
+
+    assert done.returncode == 0, done.stderr
+    text = re.sub(r"[│╭╮╰╯─]", " ", done.stdout)
+    options = re.findall(r"--[a-z-]+", text.split("defaults below", 1)[1])
+    fields = {field.name for kind in kinds for field in dataclasses.fields(kind)}
+    for name in fields - {"tokens", "train", "run"}:
+        option = f"--{name.replace('_', '-')}"
+        assert option in options, name
+        line = re.search(rf"\n\s*{option}[ ,].*?\(default: ", text, re.DOTALL)[0]
+        explanation = re.sub(r"--\S+|\b[A-Z]{3,}\b|\{.*?\}|\(default.*", "", line)
+        assert len(explanation.split()) >= 2, line
+    assert "(default: 19000)" in text
+    assert "(default: gpt2)" in text
+
+
+@pytest.mark.slow
+def test_the_same_command_goes_on_and_a_different_one_is_refused(tmp_path):
+    (tmp_path / "texts").mkdir()
+    for i, text in enumerate(words(12)):
+        (tmp_path / "texts" / f"{i:02d}.txt").write_text(text * 3, encoding="utf-8")
+    arguments = [
+        *["--data", tmp_path / "texts", "--folder", tmp_path / "run"],
+        *["--vocab-size", 280, "--val-fraction", 0.4],
+        *["--steps", 4, "--warmup-steps", 1, "--block-size", 16, "--save-every", 2],
+        "--no-progress",
+    ]
+
+    first = command(*arguments)
+    second = command(*arguments)
+    other = command(*arguments, "--vocab-size", 290)
+
+    assert first.returncode == second.returncode == 0, first.stderr + second.stderr
+    assert "from step 0 to 4" in first.stdout
+    assert "from step 4 to 4" in second.stdout
+    assert first.stdout.splitlines()[1:] == second.stdout.splitlines()[1:]
+
+    # The code in the report works.
+    code = re.findall(r"MiniGPT.from_pretrained\(.*\)|BPETokenizer.load\(.*\)", first.stdout)
+    names = {"MiniGPT": MiniGPT, "BPETokenizer": BPETokenizer}
+    model, tokenizer = (eval(line, names) for line in code)
+    assert model.config.vocab_size == tokenizer.vocab_size
+
+    assert other.returncode == 1
+    assert "vocab_size is 280 there and 290 here" in other.stderr
+    assert "Traceback" not in other.stderr
+
+
+def history_of(folder):
+    """Return the records of a run."""
+    lines = (folder / "run" / "history.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines]
+
+
+@pytest.mark.slow
+def test_two_processes_under_torchrun_have_the_losses_of_one(tmp_path):
+    source = fineweb(tmp_path / "text", words(60))
+    arguments = [
+        *["--data", source, "--vocab-size", 280, "--val-fraction", 0.2],
+        *["--precision", "float32", "--device", "cpu"],
+        *["--steps", 4, "--warmup-steps", 1, "--block-size", 16, "--batch-size", 8],
+        *["--eval-every", 2, "--eval-tokens", 300, "--sample-every", 0, "--save-every", 4],
+        "--no-progress",
+    ]
+
+    alone = command(*arguments, "--folder", tmp_path / "one")
+    both = command(*arguments, "--folder", tmp_path / "two", module=ON_TWO_PROCESSES)
+
+    assert alone.returncode == both.returncode == 0, alone.stderr + both.stderr
+    one = history_of(tmp_path / "one")
+    two = history_of(tmp_path / "two")
+    for a, b in zip(one, two, strict=True):
+        assert a["loss"] == pytest.approx(b["loss"], abs=2e-5)
+    assert one[-1]["val_loss"] == pytest.approx(two[-1]["val_loss"], abs=2e-5)
+    assert same_files(tmp_path / "one" / "data", tmp_path / "two" / "data")
+
+
+@pytest.mark.slow
+@needs_fork
+@pytest.mark.parametrize("ctrl_c", [signal.SIG_DFL, signal.SIG_IGN], ids=["usual", "ignored"])
+def test_ctrl_c_with_several_processes_is_reported_in_one_line(tmp_path, ctrl_c):
+    (tmp_path / "a.txt").write_text("\n\n".join(words(12_000, seed=3)), encoding="utf-8")
+    arguments = [
+        *["--data", tmp_path / "a.txt", "--folder", tmp_path, "--vocab-size", 280],
+        *["--num-proc", 2, "--shard-chars", 400_000, "--prepare-only", "--no-progress"],
+    ]
+    child = subprocess.Popen(
+        [sys.executable, *COMMAND, *map(str, arguments)],
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+        env={**os.environ, "PYTHONPATH": str(paths.ROOT)},
+        start_new_session=True,
+        # A shell script that starts the command with `command &` leaves SIG_IGN.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, ctrl_c),
+    )
+
+    while not list(tmp_path.glob("data/train-*")) and child.poll() is None:
+        time.sleep(0.02)
+    os.killpg(child.pid, signal.SIGINT)  # as a terminal does: to all of them
+
+    assert child.communicate(timeout=60)[1] == "stopped: the same command goes on from here.\n"
+    assert child.returncode == 130
+    assert not read_manifest(tmp_path / "data")["finished"]
+
+
+# ---------------------------------------------------------------- mistakes
+
+LIMIT = ["--max-documents", 40]
+
+
+def save_columns(path, **columns):
+    parquet.write_table(pyarrow.table(columns), path)
+    return str(path)
+
+
+def with_a_foreign_manifest(home, content="{}"):
+    (home / "data").mkdir()
+    (home / "data" / "manifest.json").write_text(content, encoding="utf-8")
+    return LIMIT
+
+
+def with_a_list_as_manifest(home):
+    return with_a_foreign_manifest(home, "[]")
+
+
+def with_a_tokenizer_without_end(home):
+    source = save_columns(home / "x.parquet", text=words(30))
+    prepare(source, home / "data", SMALL, progress=False)
+    path = home / "data" / "tokenizer.json"
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text.replace(END, "<other>"), encoding="utf-8")
+
+    settings = ["--vocab-size", 300, "--tokenizer-chars", 5000, "--shard-chars", 4000]
+    return ["--data", source, *settings, "--val-fraction", 0.2]
+
+
+def with_scores_as_text(home):
+    source = save_columns(home / "x.parquet", text=["a", "b"], score=["3.5", "4"])
+    return [*LIMIT, "--data", source, "--min-score", 2]
+
+
+def without_a_source(home):
+    return [*LIMIT, "--data", ""]
+
+
+def with_a_file_in_place_of_the_folder(home):
+    (home / "data").write_text("mine", encoding="utf-8")
+    return LIMIT
+
+
+def with_an_unknown_device(home):
+    return [*LIMIT, "--vocab-size", 280, "--tokenizer-chars", 9000, "--device", "cuda:99"]
+
+
+@pytest.mark.parametrize(
+    ("arrange", "said"),
+    [
+        (with_a_foreign_manifest, "manifest.json is damaged, or is not ours"),
+        (with_a_list_as_manifest, "manifest.json is damaged, or is not ours"),
+        (with_a_tokenizer_without_end, "tokenizer.json has no token <|endoftext|>"),
+        (with_scores_as_text, "score is '3.5' in a document, expected a number"),
+        (without_a_source, "the source is empty"),
+        (with_a_file_in_place_of_the_folder, "data cannot be written"),
+        (with_an_unknown_device, ""),
+    ],
+)
+def test_the_command_reports_a_mistake_in_one_line(tmp_path, arrange, said):
+    arguments = ["--folder", tmp_path, "--no-progress", "--num-proc", 1, *arrange(tmp_path)]
+
+    with pytest.raises(SystemExit) as stopped:
+        pretraining.main([str(argument) for argument in arguments])
+
+    assert isinstance(stopped.value.code, str)
+    assert said in stopped.value.code
+    assert re.match(r"\w+: ", stopped.value.code), "it begins with the kind of error"
