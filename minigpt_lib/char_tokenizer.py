@@ -9,16 +9,29 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from pathlib import Path
 
 __all__ = ["CharTokenizer"]
 
 
-class CharTokenizer:
-    """Map each character of an alphabet to its place in it, and back.
+def _unknown_character(text: str, known: Container[str], vocab_size: int) -> ValueError:
+    """Return the error for the first character of `text` that is not in `known`."""
+    position = next(i for i, character in enumerate(text) if character not in known)
+    character = text[position]
+    around = text[max(0, position - 10) : position + 11]
+    return ValueError(
+        f"expected characters of this tokenizer's alphabet ({vocab_size} of them), got {character!r} "
+        f"(U+{ord(character):04X}) at position {position}, in {around!r}; "
+        "remove it, or build the tokenizer from text that contains it"
+    )
 
-    The ids are 0 .. vocab_size - 1, in the order of the characters' Unicode numbers.
+
+class CharTokenizer:
+    """Turn text into the ids of its characters, and back.
+
+    The id of a character is its place in the sorted alphabet: 0 .. vocab_size - 1, in the order of
+    Unicode code points.
 
     >>> tokenizer = CharTokenizer.from_text("banana")
     >>> tokenizer.encode("nab")
@@ -28,7 +41,7 @@ class CharTokenizer:
     """
 
     def __init__(self, alphabet: Iterable[str]) -> None:
-        """Take the characters themselves; ValueError if there are none or one is not a single character."""
+        """Sort the distinct characters; raises ValueError for none, or for anything but single characters."""
         characters = sorted(set(alphabet))
         if not characters:
             raise ValueError(
@@ -39,12 +52,13 @@ class CharTokenizer:
                 raise ValueError(
                     f"expected single characters, got {item!r}; use a string or list('...')"
                 )
+
         self.alphabet = "".join(characters)
         self._id_of = {character: i for i, character in enumerate(characters)}
 
     @classmethod
     def from_text(cls, text: str) -> "CharTokenizer":
-        """Return a tokenizer whose alphabet is every distinct character of `text`."""
+        """Return a tokenizer for every character that occurs in `text`."""
         return cls(text)
 
     @property
@@ -53,14 +67,14 @@ class CharTokenizer:
         return len(self.alphabet)
 
     def encode(self, text: str) -> list[int]:
-        """Return one id for each character; ValueError names the first unknown character and its position."""
+        """Return the id of each character; raises ValueError that names the first unknown one and its position."""
         try:
             return [self._id_of[character] for character in text]
         except KeyError:
-            return _refuse_unknown(text, self._id_of)
+            raise _unknown_character(text, self._id_of, self.vocab_size) from None
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Return the text of `ids`; ValueError names the first id outside 0 .. vocab_size - 1."""
+        """Return the text of `ids`; raises ValueError that names the first id outside 0 .. vocab_size - 1."""
         characters = []
         for position, i in enumerate(ids):
             if not 0 <= i < self.vocab_size:
@@ -72,16 +86,17 @@ class CharTokenizer:
         return "".join(characters)
 
     def save(self, path: str | Path) -> None:
-        """Write the alphabet to `path` as JSON; an interrupted save leaves the old file whole."""
+        """Write the alphabet to `path` as JSON; if the save is interrupted, the old file stays whole."""
         path = Path(path)
-        temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
         content = {"type": "CharTokenizer", "alphabet": self.alphabet}
+
+        temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
         temporary.write_text(json.dumps(content, ensure_ascii=True), encoding="utf-8")
         os.replace(temporary, path)
 
     @classmethod
     def load(cls, path: str | Path) -> "CharTokenizer":
-        """Read what `save` wrote; ValueError if the file holds anything else."""
+        """Return the tokenizer that `save` wrote; raises ValueError if the file holds anything else."""
         try:
             content = json.loads(Path(path).read_text(encoding="utf-8"))
             if content["type"] != "CharTokenizer":
@@ -91,14 +106,3 @@ class CharTokenizer:
             raise ValueError(
                 f"expected a file written by CharTokenizer.save, got {path} ({error}); save it again"
             ) from None
-
-
-def _refuse_unknown(text: str, known: dict[str, int]) -> list[int]:
-    position = next(i for i, character in enumerate(text) if character not in known)
-    character = text[position]
-    around = text[max(0, position - 10) : position + 11]
-    raise ValueError(
-        f"expected characters of this tokenizer's alphabet ({len(known)} of them), got {character!r} "
-        f"(U+{ord(character):04X}) at position {position}, in {around!r}; "
-        "remove it, or build the tokenizer from text that contains it"
-    )

@@ -8,6 +8,7 @@ import re
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tools import survives
 
 from minigpt_lib.char_tokenizer import CharTokenizer
 
@@ -107,3 +108,41 @@ def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
         CharTokenizer.from_text("new").save(path)
 
     assert path.read_bytes() == before
+
+
+# ---------------------------------------------------------------- faults that the chapter's checks must notice
+
+FAULTS = {
+    "ids in order of appearance": ("characters = sorted(set(alphabet))", "characters = list(dict.fromkeys(alphabet))"),
+    "the alphabet is sorted backwards": ("sorted(set(alphabet))", "sorted(set(alphabet), reverse=True)"),
+    "characters that occur twice are kept twice": ("sorted(set(alphabet))", "sorted(alphabet)"),
+    "ids begin at 1": ("in enumerate(characters)}", "in enumerate(characters, 1)}"),
+    "one token too many": ("return len(self.alphabet)", "return len(self.alphabet) + 1"),
+    "one token too few": ("return len(self.alphabet)", "return len(self.alphabet) - 1"),
+    "unknown characters are skipped": ("for character in text]", "for character in text if character in self._id_of]"),
+    "unknown characters get id 0": ("self._id_of[character] for", "self._id_of.get(character, 0) for"),
+    "upper and lower case are the same": ("return cls(text)", "return cls(text.lower())"),
+    "the text is encoded backwards": ("for character in text]", "for character in reversed(text)]"),
+    "the last unknown character is named": (
+        "next(i for i, character in enumerate(text) if character not in known)",
+        "[i for i, character in enumerate(text) if character not in known][-1]"),
+    "the position counts from 1": ("got {character!r} (U+{ord(character):04X}) at position {position}",
+                                   "got {character!r} (U+{ord(character):04X}) at position {position + 1}"),
+    "negative ids are accepted": ("if not 0 <= i < self.vocab_size", "if not i < self.vocab_size"),
+    "the id after the last is not caught": ("0 <= i < self.vocab_size", "0 <= i <= self.vocab_size"),
+    "characters are joined by spaces": ('return "".join(characters)', 'return " ".join(characters)'),
+    "an empty alphabet is accepted": ("if not characters:", "if False:"),
+    "pieces longer than a character are accepted": ("or len(item) != 1", ""),
+    "only ASCII is saved": (
+        '"alphabet": self.alphabet}', '"alphabet": self.alphabet.encode("ascii", "ignore").decode()}'),
+    "the old file is overwritten in place": (
+        'temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")', "temporary = path"),
+    "the file keeps its temporary name": ("os.replace(temporary, path)", ""),
+    "any JSON file is accepted": ('if content["type"] != "CharTokenizer":', "if False:"),
+    "load returns the alphabet": ('return cls(content["alphabet"])', 'return content["alphabet"]'),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_the_checks_of_the_chapter_notice_every_fault(tmp_path, fault):
+    assert not survives("01", tmp_path, *FAULTS[fault])

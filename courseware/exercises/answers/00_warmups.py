@@ -318,7 +318,7 @@ CODEC = Exercise(
         Mistake("decode returns a list", "decode gives a list of characters; the task asks for text: str.join.",
                 edit=('"".join', "list")),
         Mistake("the unknown vanishes", "encode('hex') skipped the x. A tokenizer that drops characters can never give the text back.",
-                edit=("for character in text]", "for character in text if character in id_of]"), look='chapter 1, "The checks"'),
+                edit=("for character in text]", "for character in text if character in id_of]"), look='chapter 1, "The small print"'),
         Mistake("the unknown becomes None", "encode('hex') has None among its ids: `.get` is silent about what it does not find. Look up with `[...]`.",
                 edit=("id_of[character]", "id_of.get(character)")),
         Mistake("the unknown becomes -1", "encode('hex') has -1 among its ids, as str.find gives it. In decode, alphabet[-1] is the last character.",
