@@ -15,11 +15,11 @@ __all__ = ["LayerNorm", "RMSNorm"]
 
 
 class LayerNorm(nn.Module):
-    """Shift each vector to mean 0 and stretch it to variance 1, then scale and shift as learned.
+    """Shift each vector to mean 0 and scale it to variance 1, then scale and shift as learned.
 
     y = (x - mean) / sqrt(var + eps) * weight + bias, with the variance divided by C: Ba et al.
-    (2016). Statistics are float32 for half-precision x; the result has x's dtype. `fused` takes torch's
-    kernel, otherwise the formula runs as written.
+    (2016). n_embd is C. bias=False leaves the bias out. fused: use torch's kernel; otherwise the
+    formula runs as written, with the same result. Statistics are float32 for half-precision x.
     """
 
     def __init__(
@@ -28,35 +28,42 @@ class LayerNorm(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.ones(n_embd))
         self.bias = nn.Parameter(torch.zeros(n_embd)) if bias else None
-        self.eps, self.fused = eps, fused
+        self.eps = eps
+        self.fused = fused
 
     def forward(self, x: Tensor) -> Tensor:
         """Map x (..., C) to the same shape and dtype."""
         if self.fused:
             return F.layer_norm(x, self.weight.shape, self.weight, self.bias, self.eps)
+
         wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
         centred = wide - wide.mean(dim=-1, keepdim=True)
         variance = centred.square().mean(dim=-1, keepdim=True)
         y = centred * torch.rsqrt(variance + self.eps) * self.weight
-        return (y if self.bias is None else y + self.bias).to(x.dtype)
+        if self.bias is not None:
+            y = y + self.bias
+        return y.to(x.dtype)
 
 
 class RMSNorm(nn.Module):
-    """Stretch each vector to a root mean square of 1, then scale as learned: no mean, no bias.
+    """Scale each vector to a root mean square of 1, then scale as learned: no mean, no bias.
 
     y = x / sqrt(mean(x^2) + eps) * weight: Zhang and Sennrich (2019), with eps inside the root as in
-    Llama. Statistics are float32 for half-precision x; the result has x's dtype.
+    Llama. n_embd is C. fused: use torch's function; otherwise the formula runs as written, with
+    the same result. Statistics are float32 for half-precision x.
     """
 
     def __init__(self, n_embd: int, eps: float = 1e-5, *, fused: bool = True) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(n_embd))
-        self.eps, self.fused = eps, fused
+        self.eps = eps
+        self.fused = fused
 
     def forward(self, x: Tensor) -> Tensor:
         """Map x (..., C) to the same shape and dtype."""
         if self.fused:
             return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
+
         wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
         scale = torch.rsqrt(wide.square().mean(dim=-1, keepdim=True) + self.eps)
         return (wide * scale * self.weight).to(x.dtype)

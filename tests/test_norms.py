@@ -94,17 +94,28 @@ FAULTS = {
     "eps outside the root": ("torch.rsqrt(variance + self.eps)", "(1 / (variance.sqrt() + self.eps))"),
     "unbiased variance": ("centred.square().mean(dim=-1, keepdim=True)", "wide.var(-1, keepdim=True)"),
     "the mean over the batch": ("wide.mean(dim=-1, keepdim=True)", "wide.mean(dim=0, keepdim=True)"),
+    "one mean for all": ("wide.mean(dim=-1, keepdim=True)", "wide.mean()"),
     "the mean stays": ("wide - wide.mean(dim=-1, keepdim=True)", "wide"),
     "no square root": ("torch.rsqrt(variance + self.eps)", "(1 / (variance + self.eps))"),
+    "the weight is left out": ("torch.rsqrt(variance + self.eps) * self.weight", "torch.rsqrt(variance + self.eps)"),
+    "the bias before the weight": ("y = y + self.bias", "y = y + self.bias * self.weight"),
+    "a constant variance": ("variance = centred.square()", "variance = centred.detach().square()"),
     "half-precision statistics": ("x.float() if x.dtype in (torch.float16, torch.bfloat16) else x", "x"),
+    "the result stays wide": ("return y.to(x.dtype)", "return y"),
     "RMSNorm removes the mean": ("scale = torch", "wide = wide - wide.mean(-1, keepdim=True)\n        scale = torch"),
     "eps outside RMSNorm's root": (
         "torch.rsqrt(wide.square().mean(dim=-1, keepdim=True) + self.eps)",
         "(1 / (wide.square().mean(dim=-1, keepdim=True).sqrt() + self.eps))",
     ),
+    "the sum of squares": ("wide.square().mean(dim=-1", "wide.square().sum(dim=-1"),
+    "one size for all": ("wide.square().mean(dim=-1, keepdim=True)", "wide.square().mean()"),
+    "RMSNorm's root is left out": ("torch.rsqrt(wide.square()", "1 / (wide.square()"),
+    "RMSNorm's weight is left out": ("wide * scale * self.weight", "wide * scale"),
     "rounded before the weight": ("wide * scale * self.weight", "(wide * scale).to(x.dtype) * self.weight"),
     "the kernel without the bias": ("self.weight, self.bias, self.eps", "self.weight, None, self.eps"),
+    "the kernel with its own eps": ("F.rms_norm(x, self.weight.shape, self.weight, self.eps)", "F.rms_norm(x, self.weight.shape, self.weight)"),
     "another default": ("eps: float = 1e-5", "eps: float = 1e-6"),
+    "the formula never runs": ("if self.fused:", "if True:"),
 }  # fmt: skip
 
 

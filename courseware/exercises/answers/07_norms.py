@@ -6,11 +6,11 @@ import torch
 
 from courseware.exercises import Exercise, Mistake
 
-LAYER = 'chapter 7, "LayerNorm on three numbers"'
+LAYER = 'chapter 7, "LayerNorm"'
 RMS = 'chapter 7, "RMSNorm: leave the mean alone"'
 EPS = 'chapter 7, "Break it: eps outside the root"'
 HALF = 'chapter 7, "Half the bits, wrong statistics"'
-STREAM = 'chapter 7, "The residual stream"'
+STREAM = 'chapter 7, "Where does the norm go?"'
 GROWTH = 'chapter 7, "How the stream grows"'
 
 # ---------------------------------------------------------------- LayerNorm
