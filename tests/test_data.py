@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tools import survives
 
 from minigpt_lib import data
 from minigpt_lib.data import (
@@ -268,6 +269,37 @@ def test_the_number_of_worker_processes_does_not_change_the_batches():
     assert batches(0) == batches(2)
 
 
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 40), st.integers(1, 9), st.lists(st.integers(0, 9), max_size=4))
+def test_the_order_of_a_pass_depends_on_the_seed_and_its_number_only(windows, batch_size, read):
+    dataset = TextDataset(torch.arange(3 * windows + 1), 3)
+
+    def order(loader):
+        return [int(first) for x, _ in loader for first in x[:, 0]]
+
+    whole = create_dataloader(dataset, batch_size, seed=7)
+    orders = [order(whole) for _ in range(len(read) + 1)]
+    broken_off = create_dataloader(dataset, batch_size, seed=7)
+    for n_batches in read:
+        begun = iter(broken_off)
+        for _ in range(max(1, min(n_batches, len(broken_off)))):
+            next(begun)
+
+    assert order(broken_off) == orders[-1]
+    assert all(sorted(each) == list(range(0, 3 * windows, 3)) for each in orders)
+
+
+def test_a_look_changes_no_later_pass_with_worker_processes_either():
+    dataset = TextDataset(torch.arange(100), 9)
+
+    def passes(num_workers):
+        loader = create_dataloader(dataset, 3, seed=5, num_workers=num_workers)
+        next(iter(loader))
+        return [[x.tolist() for x, _ in loader] for _ in range(2)]
+
+    assert passes(0) == passes(2)
+
+
 # ---------------------------------------------------------------- Arrow
 
 
@@ -319,3 +351,83 @@ def test_a_tokenizer_that_fails_leaves_nothing_behind(tmp_path):
         tokenize_to_arrow(["a"], Broken(), tmp_path / "table")
 
     assert list(tmp_path.iterdir()) == []
+
+
+# ---------------------------------------------------------------- faults that the chapter's checks must notice
+
+FAULTS = {
+    "the parts are exchanged": ("return tokens[:cut], tokens[cut:]", "return tokens[cut:], tokens[:cut]"),
+    "validation comes from the beginning": (
+        "return tokens[:cut], tokens[cut:]", "cut = len(tokens) - cut; return tokens[cut:], tokens[:cut]"),
+    "a token in both parts": ("return tokens[:cut]", "return tokens[:cut + 1]"),
+    "a token in neither part": ("tokens[cut:]", "tokens[cut + 1:]"),
+    "the fraction is rounded down": ("round(len(tokens) * val_fraction)", "int(len(tokens) * val_fraction)"),
+    "an empty part is accepted": ("if not 0 < cut < len(tokens)", "if not 0 <= cut <= len(tokens)"),
+    "the shift is forgotten": ("return windows[:, :-1], windows[:, 1:]", "return windows[:, :-1], windows[:, :-1]"),
+    "inputs and targets are exchanged": (
+        "return windows[:, :-1], windows[:, 1:]", "return windows[:, 1:], windows[:, :-1]"),
+    "the last start is never drawn": (
+        "torch.randint(len(ids) - block_size,", "torch.randint(len(ids) - block_size - 1,"),
+    "the first start is never drawn": (
+        "torch.randint(len(ids) - block_size,", "torch.randint(1, len(ids) - block_size,"),
+    "every window of a batch starts at the same place": (
+        "starts.to(ids.device)", "starts[:1].expand(batch_size).to(ids.device)"),
+    "the generator is not used": ("(batch_size,), generator=generator)", "(batch_size,))"),
+    "the generator is always the same": (
+        "(batch_size,), generator=generator)", "(batch_size,), generator=torch.Generator().manual_seed(0))"),
+    "batches of int32": ("device=device, dtype=torch.int64", "device=device, dtype=torch.int32"),
+    "floats are accepted as ids": ("or (len(ids) and ids.is_floating_point())", ""),
+    "a block as long as the text": ("if len(ids) < block_size + 1:", "if len(ids) < block_size:"),
+    "the tail is dropped": (
+        "return -(-self.last_start // self.stride) + 1", "return self.last_start // self.stride + 1"),
+    "the last window is not moved back": ("start = min(planned, self.last_start)", "start = planned"),
+    "the tail asks everything again": ("if planned > start:", "if False:"),
+    "the tail hides one target too many": (
+        "y[: planned - start - self.stride + self.block_size]",
+        "y[: planned - start - self.stride + self.block_size + 1]"),
+    "the tail asks as if the stride were the block": (
+        "y[: planned - start - self.stride + self.block_size]", "y[: planned - start]"),
+    "-100 is written into the text": ("y = window[1:].clone()", "y = window[1:]"),
+    "a window without a shift": ("y = window[1:].clone()", "y = window[:-1].clone()"),
+    "a negative index is taken as it is": (
+        "planned = index % len(self) * self.stride", "planned = index * self.stride"),
+    "a window behind the last is made up": ("if not -len(self) <= index < len(self):", "if False:"),
+    "any stride is accepted": ("if not 1 <= self.stride <= block_size:", "if False:"),
+    "negative ids are accepted": ("(ids.long() < 0) | (ids.long() >= vocab_size)", "(ids.long() >= vocab_size)"),
+    "the id after the last is accepted": ("(ids.long() >= vocab_size)", "(ids.long() > vocab_size)"),
+    "the position of a wrong id counts from 1": ("token id {int(ids[wrong[0]])} at position {int(wrong[0])}",
+                                   "token id {int(ids[wrong[0]])} at position {int(wrong[0]) + 1}"),
+    "the windows are not shuffled": ("if shuffle else None", "if False else None"),
+    "shuffle=False shuffles, too": ("if shuffle else None", ""),
+    "the seed is ignored": ("_Shuffled(len(dataset), seed)", "_Shuffled(len(dataset), 0)"),
+    "every pass has the same order": (
+        "torch.randperm(self.length, generator=self.generator)",
+        "torch.randperm(self.length, generator=torch.Generator().manual_seed(self.generator.initial_seed()))"),
+    "the order is drawn while the pass is read": (
+        "return iter(order.tolist())",
+        "return (torch.rand((), generator=self.generator) and i for i in order.tolist())"),
+    "PyTorch's own shuffling": (
+        "sampler=_Shuffled(len(dataset), seed) if shuffle else None", "shuffle=shuffle"),
+    "windows are drawn with replacement": (
+        "torch.randperm(self.length, generator=self.generator)",
+        "torch.randint(self.length, (self.length,), generator=self.generator)"),
+    "torch's global generator moves on": ("generator=torch.Generator().manual_seed(seed),", ""),
+    "drop_last is ignored": ("drop_last=drop_last,", ""),
+    "the first document is lost": ("itertools.chain([first], documents)", "documents"),
+    "a str is not cut": (r'documents = re.findall(r"(?s).+?(?:\n\n+|\Z)", documents)', "documents = [documents]"),
+    "the table stays in memory": (
+        "return datasets.load_from_disk(folder)", "return datasets.load_from_disk(folder, keep_in_memory=True)"),
+    "an existing folder is overwritten": ("if folder.exists():", "if False:"),
+    "stage directions stay": (r'(r"(?m)^([_*])(?!\1)(?:.|\n(?!\n))*?\1 *$", ""),', ""),
+    "an altered cache is used": ("if hashlib.sha256(raw).hexdigest() == _SHAKESPEARE_SHA256:", "if True:"),
+    "the cache is never used": ("if cache.is_file():", "if False:"),
+    "nothing is cached": ("Path(folder, \"text\").replace(cache)", "pass"),
+    "the byte order mark stays": ('raw.decode("utf-8-sig")', 'raw.decode("utf-8")'),
+    "Windows line ends stay": (r'text.replace("\r\n", "\n")', "text"),
+    "an empty file is accepted": ("if not text.strip():", "if False:"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_the_checks_of_the_chapter_notice_every_fault(tmp_path, fault):
+    assert not survives("03", tmp_path, *FAULTS[fault])
