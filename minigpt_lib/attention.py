@@ -74,7 +74,7 @@ def scaled_dot_product_attention(
 ) -> Tensor:
     """Return for each query the mean of the values, weighted by `attention_weights`: (..., Tq, D).
 
-    v (..., Tk, D). dropout_p is the share of weights set to 0, the others growing by 1 / (1 - p).
+    v (..., Tk, D). dropout_p is the fraction of weights set to 0; the others grow by 1 / (1 - p).
     Unlike torch's function, is_causal aligns the last query with the last key, not the first with
     the first; they agree for Tq = Tk.
     """

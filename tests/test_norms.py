@@ -113,7 +113,10 @@ FAULTS = {
     "RMSNorm's weight is left out": ("wide * scale * self.weight", "wide * scale"),
     "rounded before the weight": ("wide * scale * self.weight", "(wide * scale).to(x.dtype) * self.weight"),
     "the kernel without the bias": ("self.weight, self.bias, self.eps", "self.weight, None, self.eps"),
-    "the kernel with its own eps": ("F.rms_norm(x, self.weight.shape, self.weight, self.eps)", "F.rms_norm(x, self.weight.shape, self.weight)"),
+    "the kernel with its own eps": (
+        "F.rms_norm(x, self.weight.shape, self.weight, self.eps)",
+        "F.rms_norm(x, self.weight.shape, self.weight)",
+    ),
     "another default": ("eps: float = 1e-5", "eps: float = 1e-6"),
     "the formula never runs": ("if self.fused:", "if True:"),
 }  # fmt: skip

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from courseware.widgets.drawings import Drawing
 
 
@@ -37,6 +39,42 @@ def head() -> None:
         alt="Three arrows lead from x to queries Q, keys K and values V. Q and K are compared into scores, Q times K "
         "transposed over the root of D. Mask and softmax turn the scores into weights, which average the values V.",
         caption="A head: three views of each token; compare, weigh, average.",
+    )
+
+
+def one_query(
+    words: Sequence[str],
+    scores: Sequence[float],
+    weights: Sequence[float],
+    values: Sequence[Sequence[float]],
+) -> None:
+    """Show how the query of the last word meets every key, and what it takes home."""
+    n_words = len(words)
+    bottom = 74 + 44 * n_words
+    d = Drawing(440, bottom + 56)
+    d.box(8, 8, 92, 34, words[-1], "query")
+    d.text(54, 60, "its query", size=14)
+    for x, title in ((206, "score"), (262, "weight"), (382, "value")):
+        d.text(x, 30, title, size=14)
+
+    for i, (word, score, weight, value) in enumerate(zip(words, scores, weights, values)):
+        y = 46 + 44 * i
+        d.line(100, 25, 118, y + 17, "query", 1.2)
+        d.box(118, y, 66, 34, word, "key", size=15)
+        d.text(206, y + 22, f"{score:.2f}", size=15)
+        d.box(236, y + 6, max(1.0, 60 * weight), 22, colour="residual", radius=2)
+        d.text(304, y + 22, f"{weight:.2f}", anchor="start", size=15)
+        d.box(346, y, 86, 34, ", ".join(f"{v:.2f}" for v in value), "value", size=14)
+
+    result = [sum(w * v[i] for w, v in zip(weights, values)) for i in range(len(values[0]))]
+    d.arrow(389, bottom - 30, 389, bottom)
+    d.box(330, bottom, 104, 34, ", ".join(f"{v:.2f}" for v in result), "value", size=15)
+    d.text(318, bottom + 22, "the values, mixed by their weights", anchor="end", size=15)
+    d.show(
+        alt=f"The query of {words[-1]} is compared with the keys of {', '.join(words)}. The scores are "
+        f"{', '.join(f'{score:.2f}' for score in scores)}; softmax makes them the weights "
+        f"{', '.join(f'{weight:.2f}' for weight in weights)}, which mix the four values into one.",
+        caption="One query: compare, weigh, average.",
     )
 
 

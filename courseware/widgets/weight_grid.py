@@ -35,7 +35,7 @@ def weight_grid(
             )
 
     figures.style()
-    side = min(3.6, figures.WIDTH / len(grids))
+    side = min(3.6 if n_tokens <= 2 * _FEW else 5.2, figures.WIDTH / len(grids))
     fig, axes = plt.subplots(1, len(grids), figsize=(side * len(grids), side), squeeze=False)
     for number, (ax, grid) in enumerate(zip(axes[0], grids)):
         _draw(ax, grid.detach().float(), tokens, mask)

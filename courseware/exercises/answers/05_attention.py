@@ -7,6 +7,7 @@ import torch
 from courseware.exercises import Exercise, Mistake
 
 HEAD = 'chapter 5, "A head"'
+SCORES = 'chapter 5, "Weights from scores"'
 MASK = 'chapter 5, "The mask"'
 ROOT = 'chapter 5, "Why the square root"'
 PADDING = 'chapter 5, "The weights"'
@@ -21,7 +22,7 @@ def _probe_head(answer):
     for B, T, C, D in ((1, 1, 3, 2), (2, 5, 6, 4), (3, 4, 8, 8), (2, 7, 4, 9)):
         x = torch.randn((B, T, C), generator=generator)
         w_q, w_k, w_v = (torch.randn((C, D), generator=generator) * 0.5 for _ in range(3))
-        yield f"{B} texts of {T} tokens, {C} channels, head width {D}", answer(x, w_q, w_k, w_v)
+        yield f"x of shape {(B, T, C)}, head width {D}", answer(x, w_q, w_k, w_v)
 
 
 ATTENTION_HEAD = Exercise(
@@ -44,17 +45,17 @@ ATTENTION_HEAD = Exercise(
         Mistake("multiplied by the root", "You multiplied by √D. Dividing makes the scores smaller.",
                 edit=("/ math.sqrt", "* math.sqrt"), look=ROOT),
         Mistake("the mask is missing", "Every token sees the whole text, the future too.",
-                edit=(".masked_fill(~past, -math.inf)", ""), look=MASK),
+                edit=(".masked_fill(~past, -math.inf)", ""), look=SCORES),
         Mistake("the mask is on the wrong side", "Your queries see the future and not the past: the lower triangle (tril) is what may be seen.",
-                edit=("tril()", "triu()"), look=MASK),
+                edit=("tril()", "triu()"), look=SCORES),
         Mistake("the mask is inverted", "What may be seen got -inf. masked_fill fills where its mask is True, so it needs the forbidden places.",
-                edit=("~past", "past"), look=MASK),
+                edit=("~past", "past"), look=SCORES),
         Mistake("a token sees the next one", "Your triangle ends one place too late: every query sees the key of its target.",
-                edit=("tril()", "tril(1)"), look=MASK),
+                edit=("tril()", "tril(1)"), look=SCORES),
         Mistake("a token cannot see itself", "Your triangle begins one place too early, so a query does not see its own key, and the first sees nothing.",
-                edit=("tril()", "tril(-1)"), look=MASK),
+                edit=("tril()", "tril(-1)"), look=SCORES),
         Mistake("forbidden scores set to 0", "A score of 0 is not forbidden: its exponential is 1. Use -inf.",
-                edit=("-math.inf", "0.0"), look='chapter 5, "Weights from scores"'),
+                edit=("-math.inf", "0.0"), look=SCORES),
         Mistake("masked after the softmax", "You removed forbidden weights after the softmax, so what is left of a row no longer adds up to 1. Mask the scores.",
                 edit=(".masked_fill(~past, -math.inf).softmax(dim=-1)", ".softmax(dim=-1).masked_fill(~past, 0.0)")),
         Mistake("softmax over the queries", "Your columns add up to 1. Each query shares out its own weight, so the rows must: dim=-1.",
@@ -137,7 +138,7 @@ MASKED_WEIGHTS = Exercise(
         "`real[:, None, :]` has a row of keys for each text; `&` with a lower triangle of True.",
         "Forbidden scores become -inf before the softmax. A row with nothing but -inf becomes nan: fill the forbidden weights with 0 afterwards.",
     ),
-    explanation="Padding concerns the keys: nobody may take from it. What a padded query takes does not matter, as its target is -100, but it must not be nan.",
+    explanation="Padding concerns the keys: nobody may take from it. What a padded query takes does not matter, because nobody uses its prediction, but it must not be nan.",
     mistakes=(
         Mistake("the causal mask is on the wrong side", "Your queries see the future and not the past: the upper triangle is where the causal mask must be False.",
                 edit=("tril()", "triu()"), look=MASK),
@@ -159,9 +160,9 @@ MASKED_WEIGHTS = Exercise(
                 edit=("real[:, None, :]", "real[:, None, :]\nallowed = ~allowed"), look=MASK),
         Mistake("softmax over the queries", "Your columns add up to 1. Each query shares out its own weight, so the rows must: dim=-1.",
                 edit=("dim=-1", "dim=-2"), look='chapter 5, "Break it"'),
-        Mistake("the square root of d is missing", "Your scores are not divided by √d; they spread too widely, and the weights pick instead of weighing.",
+        Mistake("the square root of D is missing", "Your scores are not divided by √D; they spread too widely, and the weights pick instead of weighing.",
                 edit=("/ math.sqrt(q.shape[-1])", ""), look=ROOT),
-        Mistake("divided by d", "You divided by d instead of √d; the weights are too even.",
+        Mistake("divided by D", "You divided by D instead of √D; the weights are too even.",
                 edit=("math.sqrt(q.shape[-1])", "q.shape[-1]"), look=ROOT),
         Mistake("queries and keys exchanged", "The rows of your scores are keys. Each query shares out its weight over the keys: q @ kᵀ.",
                 edit=("q @ k.transpose(-2, -1)", "k @ q.transpose(-2, -1)")),
@@ -193,7 +194,7 @@ GROUPED_SCORES = Exercise(
     hints=(
         "How many query heads share one key head? That many copies of each key head are needed.",
         "The copies of a key head stand next to each other: query heads 0 and 1 use key head 0.",
-        "`k.repeat_interleave(group, dim=1)`, then the scores of ordinary attention, with √d.",
+        "`k.repeat_interleave(group, dim=1)`, then the scores of ordinary attention, with √D.",
     ),
     explanation="repeat_interleave gives 0, 0, 1, 1; repeat gives 0, 1, 0, 1. Llama's weights are made for the first; with the second they load without an error and speak nonsense.",
     mistakes=(
