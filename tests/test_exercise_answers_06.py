@@ -9,7 +9,53 @@ import pytest
 import torch
 from tools import judged
 
+from minigpt_lib.attention import scaled_dot_product_attention
 from minigpt_lib.positions import RopeScaling, apply_rotary
+
+# ---------------------------------------------------------------- rotary_head
+
+
+def head_from_the_library(x, w_q, w_k, w_v, positions, base=10000.0, turned=(True, True, False)):
+    q, k, v = ((x @ w)[:, None] for w in (w_q, w_k, w_v))  # one head
+    q, k, v = (
+        apply_rotary(heads, positions, base) if turn else heads
+        for heads, turn in zip((q, k, v), turned)
+    )
+    return scaled_dot_product_attention(q, k, v, is_causal=True)[:, 0]
+
+
+def head_in_complex(x, w_q, w_k, w_v, positions, base=10000.0, scale=0.5, neighbours=False):
+    D = w_q.shape[1]
+    turn = torch.exp(1j * positions[:, None] / base ** (torch.arange(D // 2) * 2 / D))
+
+    def numbers(heads):
+        if neighbours:
+            return torch.view_as_complex(heads.unflatten(-1, (-1, 2)).contiguous()) * turn
+        return torch.complex(heads[..., : D // 2], heads[..., D // 2 :]) * turn
+
+    scores = torch.einsum("bid,bjd->bij", numbers(x @ w_q), numbers(x @ w_k).conj()).real / D**scale
+    future = torch.triu(torch.full_like(scores, -torch.inf), diagonal=1)
+    return torch.einsum("bij,bjd->bid", torch.softmax(scores + future, -1), x @ w_v)
+
+
+def head_by_distance(x, w_q, w_k, w_v, positions, base=10000.0, causal=True):
+    """Turn the query by the distance alone, pair of tokens by pair of tokens."""
+    half = w_q.shape[1] // 2
+    out = torch.zeros(len(x), x.shape[1], w_v.shape[1])
+    for i in range(x.shape[1]):
+        scores = []
+        for j in range(i + 1 if causal else x.shape[1]):
+            angle = (positions[i] - positions[j]) / base ** (torch.arange(half) / half)
+            q = x[:, i] @ w_q
+            a, b = q[:, :half], q[:, half:]
+            turned = torch.cat(
+                [a * angle.cos() - b * angle.sin(), b * angle.cos() + a * angle.sin()], 1
+            )
+            scores.append((turned * (x[:, j] @ w_k)).sum(-1) / math.sqrt(2 * half))
+        weights = torch.stack(scores, -1).softmax(-1)
+        out[:, i] = (weights[..., None] * (x @ w_v)[:, : len(scores)]).sum(1)
+    return out
+
 
 # ---------------------------------------------------------------- waves
 
@@ -126,6 +172,24 @@ def attended_from_scratch(q, k, v, turn, query=lambda t: t, key=lambda j: j):
 
 
 ANSWERS = [
+    ("rotary_head", head_from_the_library, ""),
+    ("rotary_head", head_in_complex, ""),
+    ("rotary_head", head_by_distance, ""),
+    ("rotary_head", lambda *a: head_from_the_library(*a).transpose(1, 2), "wrong shape"),
+    ("rotary_head", lambda *a: -head_in_complex(*a), "wrong value"),
+    ("rotary_head", lambda *a: head_in_complex(*a, neighbours=True), "neighbours are paired"),
+    ("rotary_head", lambda *a: head_in_complex(*a, scale=0), "the square root is missing"),
+    ("rotary_head", lambda *a: head_by_distance(*a, causal=False), "the mask is missing"),
+    ("rotary_head", lambda x, q, k, v, at, base=1e4: head_from_the_library(x, q, k, v, at, base, (True,) * 3),
+     "the values are turned too"),
+    ("rotary_head", lambda x, q, k, v, at, base=1e4: head_from_the_library(x, q, k, v, at, base, (True, False, False)),
+     "only the queries are turned"),
+    ("rotary_head", lambda x, q, k, v, at, base=1e4: head_by_distance(x, q, k, v, torch.arange(x.shape[1]), base),
+     "positions are counted, not read"),
+    ("rotary_head", lambda x, q, k, v, at, base=1e4: head_by_distance(x, q, k, v, at, causal=False),
+     "two things at once: the base is ignored, and the mask is missing"),
+    ("rotary_head", lambda x, q, k, v, at, base=1e4: head_in_complex(x, q, k, v, at, scale=0),
+     "two things at once: the base is ignored, and the square root is missing"),
     ("waves", sinusoids_with_loops, ""),
     ("waves", sinusoids_in_place, ""),
     ("waves", sinusoids_in_numpy, "float64 in place of float32"),

@@ -197,7 +197,10 @@ FAULTS = {
         "a * self.cos - b * self.sin, a * self.sin + b",
         "a * self.cos + b * self.sin, b * self.cos - a * self.sin + 0 * b",
     ),
-    "sine and cosine swapped": ("angles.cos(), angles.sin()", "angles.sin(), angles.cos()"),
+    "sine and cosine swapped": (
+        "self.cos = angles.cos()\n        self.sin = angles.sin()",
+        "self.cos = angles.sin()\n        self.sin = angles.cos()",
+    ),
     "neighbours are paired": (
         "a, b = x.chunk(2, dim=-1)  #",
         "a, b = x[..., 0::2], x[..., 1::2]  #",
@@ -212,8 +215,8 @@ FAULTS = {
     ),
     "the dtype is lost": ("return turned.to(x.dtype)", "return turned"),
     "angles in bfloat16": (
-        "angles.cos(), angles.sin()\n\n    def",
-        "angles.bfloat16().cos(), angles.bfloat16().sin()\n\n    def",
+        "self.cos = angles.cos()\n        self.sin = angles.sin()",
+        "self.cos = angles.bfloat16().cos()\n        self.sin = angles.bfloat16().sin()",
     ),
     "positions of heads and batches are mixed up": ("angles[:, None]  #", "angles  #"),
     "the base is ignored": (
@@ -249,6 +252,27 @@ FAULTS = {
     ),
     "the axis is ignored": ("x[..., 1::2]], dim=-1).movedim(-1, dim)", "x[..., 1::2]], dim=-1)"),
     "a table ten times as large": ("* 0.02)", "* 0.2)"),
+    "negative positions are accepted": (
+        "if low < 0 or high >= max_seq_len",
+        "if high >= max_seq_len",
+    ),
+    "a factor of 0 is accepted": ("not 0 < value < math.inf", "not 0 <= value < math.inf"),
+    "an infinite factor is accepted": ("not 0 < value < math.inf", "not 0 < value"),
+    "equal limits are accepted": ("self.low_freq_factor >= self", "self.low_freq_factor > self"),
+    "a fraction of a token is accepted": (
+        "if not isinstance(self.original_max_seq_len, int):",
+        "if False:",
+    ),
+    "a dict is accepted where the model is built": (
+        '_check_even("dim", dim)\n        _check_scaling(scaling)',
+        '_check_even("dim", dim)',
+    ),
+    "turns without 2 pi": ("frequencies / (2 * math.pi)", "frequencies"),
+    "the way back is the way there": (
+        "torch.stack(x.chunk(2, dim=-1), dim=-1).flatten(-2)",
+        "torch.cat([x[..., 0::2], x[..., 1::2]], dim=-1)",
+    ),
+    "values are scaled, not turned": ("a * self.sin + b * self.cos", "b * self.sin + b * self.cos"),
 }
 
 

@@ -1,4 +1,4 @@
-"""Chapter 06: the clock written down, the rotation, other people's weights, and a cached step with a bug."""
+"""Chapter 06: a head with rotary positions from scratch, the clock written down, the rotation, other people's weights, and a cached step with a bug."""
 
 from __future__ import annotations
 
@@ -7,13 +7,77 @@ import torch
 from courseware.exercises import Exactly, Exercise, Mistake
 
 CLOCK = 'chapter 6, "A clock with many hands"'
-WAVES_DRAWN = 'chapter 6, "Waves"'
+SINUSOIDS = 'chapter 6, "Sinusoids"'
 TURNING = 'chapter 6, "Turning instead of adding"'
 PAIRS = 'chapter 6, "Which two numbers are a pair?"'
 WEIGHTS = 'chapter 6, "Somebody else\'s weights"'
 CACHE = 'chapter 6, "A step with a cache"'
 SIXTEEN_BITS = 'chapter 6, "Sixteen bits are not enough for an angle"'
 TOLERANCE = 1e-3  # at position 1004 a float32 angle has steps of 0.00006
+
+# ---------------------------------------------------------------- a head with rotary positions, from scratch
+
+
+def _probe_head(answer):
+    generator = torch.Generator().manual_seed(6)
+    for B, T, C, D, start in ((1, 1, 3, 2, 0), (2, 5, 6, 4, 0), (2, 6, 4, 8, 30)):
+        x = torch.randn((B, T, C), generator=generator)
+        w_q, w_k, w_v = (torch.randn((C, D), generator=generator) * 0.5 for _ in range(3))
+        places = torch.arange(start, start + T)
+        yield (
+            f"{B} texts of {T} tokens, head width {D}, from place {start}",
+            answer(x, w_q, w_k, w_v, places),
+        )
+
+    x = torch.randn((2, 5, 6), generator=generator)
+    w_q, w_k, w_v = (torch.randn((6, 6), generator=generator) * 0.7 for _ in range(3))
+    gaps = torch.tensor([3, 4, 9, 20, 60])
+    yield "places 3, 4, 9, 20 and 60", answer(x, w_q, w_k, w_v, gaps)
+    yield "base 50", answer(x, w_q, w_k, w_v, gaps, 50.0)
+
+
+ROTARY_HEAD = Exercise(
+    "rotary_head",
+    probe=_probe_head,
+    hints=(
+        "It is the head of chapter 5 with two more lines: queries and keys are turned between the projection and the score.",
+        "Angles (T, D / 2) are positions[:, None] times base ** (-2i / D). With a, b = q.chunk(2, dim=-1), turn (a, b) as you would turn two coordinates.",
+        "torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1) for q and for k, not for v; then compare, mask, weigh, average.",
+    ),
+    explanation="A shift of all positions changes nothing, because only distances reach the scores. That test finds turned values at once.",
+    look=PAIRS,
+    tolerance=TOLERANCE,
+    mistakes=(
+        Mistake("nothing is turned", "Your result does not depend on the positions at all: turn queries and keys before they meet.",
+                edit=(("turn(x @ w_q)", "x @ w_q"), ("turn(x @ w_k)", "x @ w_k")), look=TURNING),
+        Mistake("the values are turned too", "You turned the values as well, so the output depends on absolute places. Only queries and keys are turned.",
+                edit=("v = x @ w_v", "v = turn(x @ w_v)"), look='chapter 6, "Break it"'),
+        Mistake("only the queries are turned", "You turned the queries and not the keys, so the score depends on the query's own place instead of the distance.",
+                edit=("turn(x @ w_k)", "x @ w_k"), look=TURNING),
+        Mistake("only the keys are turned", "You turned the keys and not the queries, so the score depends on the key's own place instead of the distance.",
+                edit=("turn(x @ w_q)", "x @ w_q"), look=TURNING),
+        Mistake("neighbours are paired", "You paired neighbours. Here pair i is (x_i, x_{i + D/2}): split each vector in halves.",
+                edit=("heads.chunk(2, dim=-1)", "heads[..., 0::2], heads[..., 1::2]")),
+        Mistake("a wrong sign", "One of your two signs is wrong, so this is no rotation and lengths change: a cos − b sin, a sin + b cos.",
+                edit=("a * cos - b * sin", "a * cos + b * sin"), also=(("a * sin + b * cos", "b * cos - a * sin"),), look=TURNING),
+        Mistake("positions are counted, not read", "You numbered the tokens yourself. Use the positions you are given: they may have gaps.",
+                edit=("positions[:, None]", "torch.arange(x.shape[1])[:, None]"), look=CACHE),
+        Mistake("the 2 in the exponent is missing", "Pair i of yours turns by base ** (-i / D). It should be base ** (-2i / D).",
+                edit=("torch.arange(0, D, 2) / D", "torch.arange(D // 2) / D"), look=CLOCK),
+        Mistake("hands that grow faster", "Your hands get faster: the exponent lost its minus.",
+                edit=("(-torch.arange", "(torch.arange"), look=CLOCK),
+        Mistake("the base is ignored", "Your base is always 10000. Use the argument.",
+                edit=("base **", "10000.0 **"), look=CLOCK),
+        Mistake("the mask is missing", "Every token sees the whole text, the future too.",
+                edit=(".masked_fill(~past, -math.inf)", ""), look='chapter 5, "The mask"'),
+        Mistake("the mask is on the wrong side", "Your queries see the future and not the past: the lower triangle (tril) is what may be seen.",
+                edit=("tril()", "triu()"), look='chapter 5, "The mask"'),
+        Mistake("the square root is missing", "Your scores are not divided by √D.",
+                edit=("/ math.sqrt(D)", ""), look='chapter 5, "Why the square root"'),
+        Mistake("divided by the root of C", "You divided by the root of C, the width of the tokens. The dot product has D numbers.",
+                edit=("math.sqrt(D)", "math.sqrt(x.shape[-1])"), look='chapter 5, "Why the square root"'),
+    ),
+)  # fmt: skip
 
 # ---------------------------------------------------------------- the clock, written down
 
@@ -43,11 +107,11 @@ WAVES = Exercise(
         Mistake("the 2 in the exponent counted twice", "Your hands turn by base ** (-4i / dim). Where i already runs in steps of 2, or is divided by dim / 2, the 2 is in it.",
                 edit=("-hands / dim", "-2 * hands / dim")),
         Mistake("the channel in place of the hand", "Sine and cosine of a hand have different frequencies: you used the number of the channel. Channels 2i and 2i + 1 share the angle of hand i.",
-                edit=("angles.cos()", "(positions[:, None] * base ** (-(hands + 1) / dim)).cos()"), look=WAVES_DRAWN),
+                edit=("angles.cos()", "(positions[:, None] * base ** (-(hands + 1) / dim)).cos()"), look=SINUSOIDS),
         Mistake("all sines, then all cosines", "The numbers are right, in another order: all sines first. Here sine and cosine of a hand stand side by side.",
-                edit=(("torch.stack", "torch.cat"), (".flatten(-2)", "")), look=WAVES_DRAWN),
+                edit=(("torch.stack", "torch.cat"), (".flatten(-2)", "")), look=SINUSOIDS),
         Mistake("cosine first", "You put the cosine before the sine. At position 0 the vector should begin 0, 1.",
-                edit=("[angles.sin(), angles.cos()]", "[angles.cos(), angles.sin()]"), look=WAVES_DRAWN),
+                edit=("[angles.sin(), angles.cos()]", "[angles.cos(), angles.sin()]"), look=SINUSOIDS),
         Mistake("hands that grow faster", "Your hands get faster: the exponent lost its minus. Hand 1 of 2 should turn by 1/100, not by 100.",
                 edit=("(-hands", "(hands")),
         Mistake("one speed for all hands", "All hands turn by 1 per position, so after 2π tokens the places repeat. Each hand needs a speed of its own.",
@@ -56,7 +120,7 @@ WAVES = Exercise(
                 edit=("positions[:, None]", "torch.arange(len(positions))[:, None]"), look=CACHE),
         Mistake("counted from 1", "Your first row is that of position 1. Use the positions you are given; the first is often 0.",
                 edit=("positions[:, None]", "torch.arange(1, len(positions) + 1)[:, None]"),
-                also=(("positions[:, None]", "(positions + 1)[:, None]"),), look=WAVES_DRAWN),
+                also=(("positions[:, None]", "(positions + 1)[:, None]"),), look=SINUSOIDS),
         Mistake("positions in half precision", "Near position 1000 your rows are equal: bfloat16 knows only every fourth number there. Compute in float32.",
                 edit=("positions[:, None]", "positions.bfloat16().float()[:, None]"), look=SIXTEEN_BITS),
         Mistake("float64 in place of float32", "The values are right, but in float64. The task asks for float32, the model's own type.",
@@ -247,4 +311,4 @@ ALONG = Exercise(
     ),
 )  # fmt: skip
 
-EXERCISES = (WAVES, ROTATE, CONVERT, ALONG)
+EXERCISES = (ROTARY_HEAD, WAVES, ROTATE, CONVERT, ALONG)
