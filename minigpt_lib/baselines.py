@@ -1,8 +1,8 @@
 """Measure a language model in nats, bits and perplexity, and give it two small rivals to beat.
 
-Shapes: B texts in a batch, T tokens in each, V ids in the vocabulary, N = B * T predictions. A
-model maps input ids (B, T) to logits (B, T, V): at each place, a score for every possible next
-token. Losses are in nats per token (natural logarithm) unless a name says bits.
+Shapes: B batch size, T sequence length, V vocabulary size, N = B * T predictions. A model maps
+input ids (B, T) to logits (B, T, V): at each place, a score for every possible next token. Losses
+are in nats per token (natural logarithm) unless a name says bits.
 
 Written by notebooks/04_baselines.ipynb (chapter 04): edit it there.
 """
@@ -43,6 +43,7 @@ def cross_entropy(logits: Tensor, targets: Tensor, ignore_index: int = -100) -> 
         raise ValueError(
             f"expected logits (N, V) and targets (N,), got {shapes}; flatten them first."
         )
+
     counted = targets != ignore_index
     wrong = (counted & ((targets < 0) | (targets >= logits.shape[1]))).nonzero()
     if len(wrong):
@@ -53,6 +54,7 @@ def cross_entropy(logits: Tensor, targets: Tensor, ignore_index: int = -100) -> 
         )
     if not counted.any():
         raise ValueError(f"every one of the {len(targets)} targets is ignored: nothing to average.")
+
     shifted = logits - logits.max(dim=1, keepdim=True).values.detach()
     log_probs = shifted - shifted.exp().sum(dim=1, keepdim=True).log()  # (N, V)
     picked = log_probs.gather(1, targets.masked_fill(~counted, 0)[:, None])[:, 0]
@@ -60,7 +62,7 @@ def cross_entropy(logits: Tensor, targets: Tensor, ignore_index: int = -100) -> 
 
 
 def perplexity(loss: float) -> float:
-    """Return e ** loss for a loss in nats per token: the sides of a die as hard to guess."""
+    """Return e ** loss for a loss in nats per token: the sides of a fair die that is as hard to guess."""
     return math.exp(float(loss))
 
 
@@ -76,8 +78,10 @@ def bits_per_char(loss: float, chars_per_token: float = 1.0) -> float:
 
 
 def _loss(logits: Tensor, targets: Tensor | None) -> Tensor | None:
-    """Flatten (B, T, V) and (B, T) for the loss; None without targets."""
-    return None if targets is None else cross_entropy(logits.flatten(0, 1), targets.flatten())
+    """Return the loss of logits (B, T, V) and targets (B, T), or None without targets."""
+    if targets is None:
+        return None
+    return cross_entropy(logits.flatten(0, 1), targets.flatten())
 
 
 class BigramLM(nn.Module):
@@ -94,8 +98,8 @@ class BigramLM(nn.Module):
     def from_counts(cls, tokens: Tokens, vocab_size: int, alpha: float = 1.0) -> "BigramLM":
         """Count the pairs of `tokens`, N integer ids, each pair as if seen `alpha` times before.
 
-        p(b | a) = (n_ab + alpha) / (n_a + alpha * V). With alpha = 0 this is the table of the least
-        loss on `tokens` itself; a token that nothing followed then gets a uniform row.
+        p(b | a) = (n_ab + alpha) / (n_a + alpha * V). With alpha = 0 no table has a lower loss on
+        `tokens` itself; a token that nothing followed then gets a uniform row.
 
         Raises ValueError for fewer than 2 tokens, an id outside the vocabulary, or alpha < 0.
         """
@@ -106,13 +110,13 @@ class BigramLM(nn.Module):
                 f"alpha={alpha} and {len(ids)} ids from {ids.min() if len(ids) else '-'} to "
                 f"{ids.max() if len(ids) else '-'}."
             )
+
         pairs = torch.bincount(ids[:-1] * vocab_size + ids[1:], minlength=vocab_size**2)
         seen = pairs.view(vocab_size, vocab_size).double() + alpha
         total = seen.sum(dim=1, keepdim=True)
+        log_probs = torch.where(total > 0, (seen / total).log(), -math.log(vocab_size))
         model = cls(vocab_size)
-        model.table.data = torch.where(
-            total > 0, (seen / total).log(), -math.log(vocab_size)
-        ).float()
+        model.table.data = log_probs.float()
         return model
 
     def forward(
@@ -131,18 +135,20 @@ def evaluate_loss(
     batch_size: int = 64,
     loss_of: Callable[[Tensor, Tensor], Tensor] | None = None,
 ) -> float:
-    """Return the model's mean loss over all of `tokens`, N ids, in nats: no randomness, nothing left out.
+    """Return the model's mean loss over all of `tokens`, N ids, in nats per token; deterministic.
 
     Every token but the first is predicted once, from at most `block_size` tokens before it.
-    loss_of(x, y) returns the mean loss of a batch, model(x, y)[1] unless told. Raises ValueError for
-    fewer than 2 tokens.
+    loss_of(x, y) returns the mean loss of a batch; the default is model(x, y)[1]. The model is in
+    evaluation mode meanwhile. Raises ValueError for fewer than 2 tokens.
     """
-    training, total = model.training, 0.0
+    training = model.training
     model.eval()
+    total = 0.0
     windows = TextDataset(tokens, max(1, min(block_size, len(tokens) - 1)))
     for x, y in create_dataloader(windows, batch_size, shuffle=False):
         loss = model(x, y)[1] if loss_of is None else loss_of(x, y)
         total += float(loss) * int((y != -100).sum())
+
     model.train(training)
     return total / (len(tokens) - 1)
 
@@ -162,6 +168,7 @@ def generate(
     if input_ids.ndim != 2 or input_ids.shape[1] < 1:
         shape = tuple(input_ids.shape)
         raise ValueError(f"expected ids (B, T) with at least one token each, got {shape}.")
+
     for _ in range(max_new_tokens):
         last = model(input_ids)[0][:, -1]  # (B, V)
         drawn = torch.multinomial(last.softmax(dim=-1), 1, generator=generator)
@@ -221,13 +228,15 @@ def train_baseline(
     """Train `model` in place with AdamW, the learning rate falling linearly to 0; return the history.
 
     The history has a dict every `eval_every` steps: "step", "train_loss" (mean over the batches since
-    the one before, nats per token), "val_loss" (all of val_tokens). `seed` decides the batches; draw
-    them with another function than `get_batch` to see what a mistake does.
+    the last record, nats per token), "val_loss" (all of val_tokens). `seed` decides the batches; pass
+    another function than `get_batch` as `draw` to see what a mistake does.
     """
     generator = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / steps)
-    history, recent = [], []
+
+    history = []
+    recent: list[float] = []
     for step in range(1, steps + 1):
         x, y = draw(train_tokens, batch_size, block_size, generator)
         loss = model(x, y)[1]
@@ -235,6 +244,7 @@ def train_baseline(
         loss.backward()
         optimizer.step()
         schedule.step()
+
         recent.append(loss.item())
         if step % eval_every == 0:
             val_loss = evaluate_loss(model, val_tokens)

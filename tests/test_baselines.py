@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tools import unshifted
+from tools import survives, unshifted
 from torch.nn import functional as F
 
 from minigpt_lib.baselines import (
@@ -227,3 +227,76 @@ def test_targets_without_a_shift_show_in_both_losses():
 
     assert last["train_loss"] < 0.5
     assert last["val_loss"] > math.log(11)
+
+
+# ---------------------------------------------------------------- faults that the chapter's checks must notice
+
+FAULTS = {
+    "the largest score is not subtracted": ("logits - logits.max(dim=1, keepdim=True).values.detach()", "logits"),
+    "the largest score of the column is subtracted": (
+        "logits.max(dim=1, keepdim=True).values", "logits.max(dim=0, keepdim=True).values"),
+    "no minus sign": ("return -picked[counted].mean()", "return picked[counted].mean()"),
+    "the sum of the penalties": ("return -picked[counted].mean()", "return -picked[counted].sum()"),
+    "the logarithm is to base 2": ("return -picked[counted].mean()", "return -picked[counted].mean() / math.log(2)"),
+    "ignored targets count as token 0": ("return -picked[counted].mean()", "return -picked.mean()"),
+    "ignored targets count in the number": (
+        "return -picked[counted].mean()", "return -picked[counted].sum() / len(targets)"),
+    "only -100 can be ignored": ("counted = targets != ignore_index", "counted = targets != -100"),
+    "the exponentials are not added up": (
+        "log_probs = shifted - shifted.exp().sum(dim=1, keepdim=True).log()", "log_probs = shifted"),
+    "the gradient does not flow through the sum": ("shifted.exp().sum(dim=1, keepdim=True).log()",
+                                                   "shifted.detach().exp().sum(dim=1, keepdim=True).log()"),
+    "negative targets are accepted": ("(targets < 0) | (targets >= logits.shape[1])", "(targets >= logits.shape[1])"),
+    "the mean of nothing is nan": ("if not counted.any():", "if False:"),
+    "any shape is accepted": ("if logits.ndim != 2 or targets.shape != logits.shape[:1]:", "if False:"),
+    "perplexity is 2 ** loss": ("return math.exp(float(loss))", "return 2 ** float(loss)"),
+    "bits are nats": ("float(loss) / math.log(2) / chars_per_token", "float(loss) / chars_per_token"),
+    "bits are multiplied by the characters": ("/ math.log(2) / chars_per_token", "/ math.log(2) * chars_per_token"),
+    "a token without characters": ("if not chars_per_token > 0:", "if False:"),
+    "pairs are counted backwards": ("ids[:-1] * vocab_size + ids[1:]", "ids[1:] * vocab_size + ids[:-1]"),
+    "the columns add up to 1": ("total = seen.sum(dim=1, keepdim=True)", "total = seen.sum(dim=0, keepdim=True)"),
+    "pairs over the whole text, not by the row": ("total = seen.sum(dim=1, keepdim=True)", "total = seen.sum()"),
+    "alpha is not added": (".double() + alpha", ".double()"),
+    "no smoothing by default": ("alpha: float = 1.0", "alpha: float = 0.0"),
+    "the total does not know of alpha": (
+        "total = seen.sum(dim=1, keepdim=True)", "total = pairs.view(vocab_size, vocab_size).sum(dim=1, keepdim=True)"),
+    "nan for a token that nothing followed": (
+        "torch.where(total > 0, (seen / total).log(), -math.log(vocab_size))", "(seen / total).log()"),
+    "probabilities in place of logits": ("(seen / total).log()", "(seen / total)"),
+    "a new table is random": ("torch.zeros(vocab_size, vocab_size)", "torch.randn(vocab_size, vocab_size)"),
+    "the column of the last token": ("logits = self.table[input_ids]", "logits = self.table.T[input_ids]"),
+    "every batch weighs the same": (
+        "total += float(loss) * int((y != -100).sum())",
+        "total += float(loss) * (len(tokens) - 1) / -(-len(windows) // batch_size)"),
+    "ignored targets weigh, too": ("int((y != -100).sum())", "y.numel()"),
+    "divided by the tokens": ("return total / (len(tokens) - 1)", "return total / len(tokens)"),
+    "the model stays in evaluation mode": ("model.train(training)", ""),
+    "measured in training mode": ("model.eval()", ""),
+    "loss_of is ignored": ("model(x, y)[1] if loss_of is None else loss_of(x, y)", "model(x, y)[1]"),
+    "always the likeliest token": (
+        "torch.multinomial(last.softmax(dim=-1), 1, generator=generator)", "last.argmax(dim=-1, keepdim=True)"),
+    "drawn from the first place": ("model(input_ids)[0][:, -1]", "model(input_ids)[0][:, 0]"),
+    "the new token goes to the front": ("torch.cat([input_ids, drawn], dim=1)", "torch.cat([drawn, input_ids], dim=1)"),
+    "sampling without the generator": ("last.softmax(dim=-1), 1, generator=generator)", "last.softmax(dim=-1), 1)"),
+    "the temperature is 1/2": ("last.softmax(dim=-1)", "(2 * last).softmax(dim=-1)"),
+    "the zeros are at the end": ("(0, 0, self.context - 1, 0)", "(0, 0, 0, self.context - 1)"),
+    "the next token is seen": ("(0, 0, self.context - 1, 0)", "(0, 0, self.context - 2, 1)"),
+    "the context is in reverse": ("for i in range(self.context)]", "for i in reversed(range(self.context))]"),
+    "no ReLU": ("self.hidden(x).relu()", "self.hidden(x)"),
+    "tanh for ReLU": ("self.hidden(x).relu()", "self.hidden(x).tanh()"),
+    "gradients add up": ("optimizer.zero_grad()", ""),
+    "the learning rate does not fall": ("schedule.step()", ""),
+    "the seed is ignored": ("torch.Generator().manual_seed(seed)", "torch.Generator().manual_seed(0)"),
+    "draw is ignored": ("draw(train_tokens, batch_size", "get_batch(train_tokens, batch_size"),
+    "batches are drawn at random": ("draw(train_tokens, batch_size, block_size, generator)",
+                                    "draw(train_tokens, batch_size, block_size, None)"),
+    "train_loss is the mean since the beginning": ("recent = []", ""),
+    "train_loss is the last batch's": ("mean = sum(recent) / len(recent)", "mean = recent[-1]"),
+    "a step too few": ("for step in range(1, steps + 1):", "for step in range(1, steps):"),
+    "the loss of the training text": ("evaluate_loss(model, val_tokens)", "recent[-1]"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_the_checks_of_the_chapter_notice_every_fault(tmp_path, fault):
+    assert not survives("04", tmp_path, *FAULTS[fault])
