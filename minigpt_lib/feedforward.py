@@ -1,4 +1,4 @@
-"""Let every token think for itself: widen, bend, narrow.
+"""Process each token on its own: widen, apply a nonlinear activation, narrow.
 
 Shapes: x (..., C), C = n_embd channels; hidden = width between the two layers. FLOPs count a
 multiplication and an addition as two.
@@ -27,17 +27,20 @@ __all__ = [
 
 
 class GELU(nn.Module):
-    """x times the probability that a standard normal draw lies below x: Hendrycks and Gimpel (2016).
+    """Multiply x by the probability that a standard normal draw is below x.
 
-    approximate="none": exact, 0.5 x (1 + erf(x / sqrt 2)); "tanh": GPT-2's approximation of it. `fused`
-    takes torch's kernel. Raises ValueError for another name.
+    approximate: "none" for the exact form, 0.5 x (1 + erf(x / sqrt(2))), or "tanh" for GPT-2's approximation.
+    fused: use torch's kernel; otherwise the formula runs, with the same result. Raises ValueError for any
+    other name. Hendrycks and Gimpel (2016), section 2.
     """
 
     def __init__(self, approximate: str = "none", *, fused: bool = True) -> None:
         super().__init__()
         if approximate not in ("none", "tanh"):
             raise ValueError(f"approximate={approximate!r}: expected 'none' or 'tanh'.")
-        self.approximate, self.fused = approximate, fused
+
+        self.approximate = approximate
+        self.fused = fused
 
     def forward(self, x: Tensor) -> Tensor:
         """Map x of any shape to the same shape."""
@@ -49,7 +52,7 @@ class GELU(nn.Module):
 
 
 class ReLU2(nn.Module):
-    """The square of ReLU: So et al. (2021), "Primer"."""
+    """Square what ReLU lets through: So et al. (2021), "Primer"."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Map x of any shape to the same shape: x squared where positive, 0 elsewhere."""
@@ -60,19 +63,21 @@ ACTIVATIONS = ("relu", "gelu", "gelu_tanh", "relu2")
 
 
 def activation(name: str, fused: bool = True) -> nn.Module:
-    """Return the module of a name in ACTIVATIONS; ValueError for another name."""
+    """Return the module of a name in ACTIVATIONS; raises ValueError for any other name."""
     if name not in ACTIVATIONS:
         raise ValueError(f"activation {name!r}: expected one of {', '.join(ACTIVATIONS)}.")
+
     if name.startswith("gelu"):
         return GELU("tanh" if name == "gelu_tanh" else "none", fused=fused)
     return nn.ReLU() if name == "relu" else ReLU2()
 
 
 class GPTFFN(nn.Module):
-    """Widen C channels to `hidden` (4 C unless told), bend them, narrow them back: GPT-2's MLP.
+    """Widen C channels to `hidden`, apply an activation, and narrow them again: GPT-2's MLP.
 
-    Vaswani et al. (2017), equation 2, with the activation of your choice. Dropout, in training only,
-    on the output. Raises ValueError for an unknown activation or a width below 1.
+    hidden: 4 C by default. activation_name: one of ACTIVATIONS. dropout: in training only, on the output.
+    fused: use torch's kernel for GELU. Raises ValueError for an unknown activation or a width below 1.
+    Vaswani et al. (2017), equation 2, which has ReLU.
     """
 
     def __init__(
@@ -89,6 +94,7 @@ class GPTFFN(nn.Module):
         hidden = 4 * n_embd if hidden is None else hidden
         if min(n_embd, hidden) < 1:
             raise ValueError(f"n_embd={n_embd} and hidden={hidden} must both be at least 1.")
+
         self.up = nn.Linear(n_embd, hidden, bias=bias)
         self.activation = activation(activation_name, fused)
         self.down = nn.Linear(hidden, n_embd, bias=bias)
@@ -101,20 +107,20 @@ class GPTFFN(nn.Module):
 
 
 def swiglu_hidden(n_embd: int, multiple_of: int = 32, multiplier: float = 1.0) -> int:
-    """Return the hidden width of a gated layer that costs what an ungated one of 4 C costs.
+    """Return the width at which a gated layer costs as much as an ungated one of width 4 C.
 
-    Three matrices instead of two, so 2/3 of 4 C, times Llama's `multiplier`, rounded up to a multiple
-    that suits the hardware. swiglu_hidden(4096, 1024, 1.3) is Llama 3 8B's 14336.
+    That is 2/3 of 4 C, times `multiplier` (Llama's ffn_dim_multiplier), rounded up to a multiple of
+    `multiple_of`. swiglu_hidden(4096, 1024, 1.3) is Llama 3 8B's 14336.
     """
     hidden = int(multiplier * int(2 * 4 * n_embd / 3))
     return math.ceil(hidden / multiple_of) * multiple_of
 
 
 class SwiGLUFFN(nn.Module):
-    """A gated layer: down(silu(gate(x)) * up(x)), Shazeer (2020), as in Llama.
+    """Widen twice, let one side gate the other, and narrow: down(silu(gate(x)) * up(x)), as in Llama.
 
-    silu(z) = z * sigmoid(z). hidden: `swiglu_hidden(n_embd)` unless told. Dropout, in training only, on
-    the output. Raises ValueError for a width below 1.
+    silu(z) = z sigmoid(z). hidden: `swiglu_hidden(n_embd)` by default. dropout: in training only, on the
+    output. Raises ValueError for a width below 1. Shazeer (2020), equation 6, FFN_SwiGLU.
     """
 
     def __init__(
@@ -124,6 +130,7 @@ class SwiGLUFFN(nn.Module):
         hidden = swiglu_hidden(n_embd) if hidden is None else hidden
         if min(n_embd, hidden) < 1:
             raise ValueError(f"n_embd={n_embd} and hidden={hidden} must both be at least 1.")
+
         self.gate = nn.Linear(n_embd, hidden, bias=bias)
         self.up = nn.Linear(n_embd, hidden, bias=bias)
         self.down = nn.Linear(hidden, n_embd, bias=bias)
@@ -138,8 +145,8 @@ class SwiGLUFFN(nn.Module):
 def ffn_cost(n_embd: int, hidden: int, gated: bool = False, bias: bool = True) -> tuple[int, int]:
     """Return (parameters, FLOPs per token of a forward pass) of a feed-forward layer.
 
-    FLOPs are those of the matrices, two for each weight; activation and biases are left out, as torch's
-    counter does.
+    FLOPs are those of the matrices, two for each weight. Activations and biases are left out, as in
+    torch.utils.flop_counter.
     """
     matrices = 3 if gated else 2
     weights = matrices * n_embd * hidden

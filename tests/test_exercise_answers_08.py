@@ -26,9 +26,9 @@ def gelu_by_exponentials(x):
     return x / 2 * (1 + (up - down) / (up + down))
 
 
-def swiglu_by_einsum(x, gate, up, down, bend=F.silu):
+def swiglu_by_einsum(x, gate, up, down, act=F.silu):
     z = torch.einsum("...c,hc->...h", x, gate)
-    return torch.einsum("...h,...h,ch->...c", bend(z), torch.einsum("...c,hc->...h", x, up), down)
+    return torch.einsum("...h,...h,ch->...c", act(z), torch.einsum("...c,hc->...h", x, up), down)
 
 
 def swiglu_in_numpy(x, gate, up, down, transposed=True):
@@ -62,10 +62,10 @@ def relu2_by_where(x, up, up_bias, down, down_bias):
     return F.linear(torch.where(z > 0, z * z, 0.0), down, down_bias)
 
 
-def relu2_vector_by_vector(x, up, up_bias, down, down_bias, bend=lambda z: max(z, 0.0) ** 2):
+def relu2_vector_by_vector(x, up, up_bias, down, down_bias, act=lambda z: max(z, 0.0) ** 2):
     rows = []
     for row in x.reshape(-1, x.shape[-1]):
-        hidden = torch.tensor([bend(float(z)) for z in up @ row + up_bias])
+        hidden = torch.tensor([act(float(z)) for z in up @ row + up_bias])
         rows.append(down @ hidden + down_bias)
     return torch.stack(rows).reshape(x.shape)
 
@@ -88,8 +88,8 @@ ANSWERS = [
     ("swiglu", lambda x, g, u, d: F.linear(F.glu(torch.cat([x @ u.T, x @ g.T], -1)), d),
      "sigmoid instead of silu"),
     ("swiglu", lambda x, g, u, d: (F.silu(x @ u.T) * (x @ g.T)) @ d.T, "gate and up swapped"),
-    ("swiglu", lambda *a: swiglu_by_einsum(*a, bend=lambda z: F.gelu(z, approximate="tanh")), "GELU in the gate"),
-    ("swiglu", lambda *a: swiglu_by_einsum(*a, bend=F.elu), "wrong value"),
+    ("swiglu", lambda *a: swiglu_by_einsum(*a, act=lambda z: F.gelu(z, approximate="tanh")), "GELU in the gate"),
+    ("swiglu", lambda *a: swiglu_by_einsum(*a, act=F.elu), "wrong value"),
     ("swiglu", lambda x, g, u, d: (F.silu(x @ g) * (x @ u)) @ d, "the matrices are not transposed"),
     ("swiglu", lambda x, g, u, d: swiglu_by_einsum(x, u, g, d, torch.sigmoid),
      "two things at once: gate and up swapped, and sigmoid instead of silu"),
@@ -109,8 +109,8 @@ ANSWERS = [
     ("relu2_layer", relu2_by_where, ""),
     ("relu2_layer", relu2_vector_by_vector, ""),
     ("relu2_layer", lambda x, u, a, d, b: F.linear(F.linear(x, u, a).abs().pow(2), d, b),
-     "squared before the bend"),
-    ("relu2_layer", lambda *a: relu2_vector_by_vector(*a, bend=lambda z: z * abs(z)), "the sign is kept"),
+     "squared before ReLU"),
+    ("relu2_layer", lambda *a: relu2_vector_by_vector(*a, act=lambda z: z * abs(z)), "the sign is kept"),
     ("relu2_layer", lambda x, u, a, d, b: relu2_by_where(x, u, 0 * a, d, 0 * b),
      "two things at once: the first bias is missing, and the last bias is missing"),
     ("relu2_layer", lambda x, u, a, d, b: F.linear(F.gelu(F.linear(x, u, a)) ** 2, d, b), "wrong value"),

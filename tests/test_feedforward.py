@@ -122,26 +122,68 @@ def test_an_invalid_width_is_refused_with_both_widths(layer):
 
 # ---------------------------------------------------------------- faults
 
-_UP = "self.activation(self.up(x))"
 _DROP = "F.dropout({}, self.dropout, {})"
 _DOWN = "self.down = nn.Linear(hidden, n_embd, bias={})"
+_UP = "self.up = nn.Linear(n_embd, hidden, bias={})"
+_GPT = "self.activation(self.up(x))"
+_GATED = "F.silu(self.gate(x)) * self.up(x)"
 FAULTS = {
     "the tanh form and the exact one are swapped": ('name == "gelu_tanh"', 'name != "gelu_tanh"'),
-    "the factor 0.5 is missing": ("0.5 * x * (1 + torch.tanh", "x * (1 + torch.tanh"),
-    "a square instead of the cube": ("0.044715 * x**3", "0.044715 * x**2"),
-    "the square before the ReLU": ("x.relu().square()", "x.square().relu()"),
-    "gate and up are swapped": (
-        "silu(self.gate(x)) * self.up(x)",
-        "silu(self.up(x)) * self.gate(x)",
+    "the forms are swapped inside GELU": (
+        'self.approximate == "none"',
+        'self.approximate == "tanh"',
     ),
-    "sigmoid instead of silu": ("F.silu(", "torch.sigmoid("),
+    "the factor 0.5 is missing": ("0.5 * x * (1 + torch.tanh", "x * (1 + torch.tanh"),
+    "the factor 0.5 is missing in the exact form": (
+        "0.5 * x * (1 + torch.erf",
+        "x * (1 + torch.erf",
+    ),
+    "erf of x itself": ("torch.erf(x / math.sqrt(2))", "torch.erf(x)"),
+    "a square instead of the cube": ("0.044715 * x**3", "0.044715 * x**2"),
+    "2 / pi without its root": ("math.sqrt(2 / math.pi) *", "2 / math.pi *"),
+    "fused is ignored": ("if self.fused:", "if True:"),
+    "fused does not reach GELU": ('else "none", fused=fused)', 'else "none")'),
+    "an unknown form of GELU is accepted": ('not in ("none", "tanh")', "is None"),
+    "the square before the ReLU": ("x.relu().square()", "x.square().relu()"),
+    "ReLU is not squared": ("x.relu().square()", "x.relu()"),
+    "relu and relu2 are swapped": ('if name == "relu"', 'if name != "relu"'),
+    "no activation": (_GPT, "self.up(x)"),
+    "the activation after the way down": (
+        f"self.down({_GPT})",
+        "self.activation(self.down(self.up(x)))",
+    ),
+    "3 C wide": ("hidden = 4 * n_embd", "hidden = 3 * n_embd"),
+    "the exact GELU is not the default": (
+        'activation_name: str = "gelu"',
+        'activation_name: str = "gelu_tanh"',
+    ),
+    "no first bias": (_UP.format("bias"), _UP.format("False")),
+    "no second bias": (_DOWN.format("bias"), _DOWN.format("False")),
+    "dropout in evaluation": (_DROP.format("y", "self.training"), _DROP.format("y", "True")),
+    "dropout on the hidden units": (_GPT, _DROP.format(_GPT, "self.training")),
+    "tokens are mixed": (_GPT, f"{_GPT}.roll(1, -2)"),
     "the factor 2/3 is missing": ("2 * 4 * n_embd / 3", "4 * n_embd"),
     "rounded down": ("math.ceil(", "math.floor("),
+    "rounded to the nearest": ("math.ceil(", "round("),
+    "the multiplier before the cut": (
+        "int(multiplier * int(2 * 4 * n_embd / 3))",
+        "int(multiplier * 2 * 4 * n_embd / 3)",
+    ),
+    "gate and up are swapped": (_GATED, "F.silu(self.up(x)) * self.gate(x)"),
+    "sigmoid instead of silu": ("F.silu(", "torch.sigmoid("),
+    "GELU instead of silu": ("F.silu(", "F.gelu("),
+    "no silu": (_GATED, "self.gate(x) * self.up(x)"),
+    "silu on the product": (_GATED, "F.silu(self.gate(x) * self.up(x))"),
+    "gate and up are added": (_GATED, "F.silu(self.gate(x)) + self.up(x)"),
+    "the gated layer is 4 C wide": ("hidden = swiglu_hidden(n_embd)", "hidden = 4 * n_embd"),
+    "a width of 0 is accepted": ("min(n_embd, hidden) < 1", "min(n_embd, hidden) < 0"),
     "only multiplications are counted": ("biases, 2 * weights", "biases, weights"),
     "biases are counted in the FLOPs": ("biases, 2 * weights", "biases, 2 * (weights + biases)"),
-    "dropout in evaluation": (_DROP.format("y", "self.training"), _DROP.format("y", "True")),
-    "dropout on the hidden units": (_UP, _DROP.format(_UP, "self.training")),
-    "no second bias": (_DOWN.format("bias"), _DOWN.format("False")),
+    "two matrices of a gated layer": ("3 if gated else 2", "2"),
+    "one bias of a gated layer is forgotten": (
+        "(matrices - 1) * hidden + n_embd",
+        "hidden + n_embd",
+    ),
 }
 
 

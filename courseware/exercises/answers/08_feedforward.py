@@ -6,8 +6,8 @@ import torch
 
 from courseware.exercises import Exercise, Mistake
 
-BENDS = 'chapter 8, "Four bends"'
-GATE = 'chapter 8, "The gate"'
+GELU = 'chapter 8, "GELU and ReLU²"'
+GATE = 'chapter 8, "A gate"'
 THIRDS = 'chapter 8, "Two thirds"'
 COST = 'chapter 8, "What it costs"'
 LAYER = 'chapter 8, "The layer of GPT-2"'
@@ -33,7 +33,7 @@ GELU_TANH = Exercise(
         "0.5 * x * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))",
     ),
     explanation="It stays within 0.0005 of the exact form. GPT-2 was trained with it, so GPT-2 has to be run with it.",
-    look=BENDS,
+    look=GELU,
     mistakes=(
         Mistake("the exact GELU", "This is x times the probability itself, with erf. It differs by up to 0.0005; GPT-2 needs the form with tanh.",
                 edit=("torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))", "torch.erf(x / math.sqrt(2))")),
@@ -57,7 +57,7 @@ GELU_TANH = Exercise(
                 edit=("torch.tanh(", "(lambda z: (z.exp() - (-z).exp()) / (z.exp() + (-z).exp()))(")),
         Mistake("the quick approximation", "x times sigmoid(1.702 x) is another approximation of GELU, off by up to 0.02. GPT-2 uses the one with tanh.",
                 edit=("0.5 * x * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))", "x * torch.sigmoid(1.702 * x)")),
-        Mistake("SiLU", "x times sigmoid(x) is SiLU, the bend of Llama's gate.",
+        Mistake("SiLU", "x times sigmoid(x) is SiLU, which Llama has in its gate.",
                 edit=("0.5 * x * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))", "x * torch.sigmoid(x)"), look=GATE),
     ),
 )  # fmt: skip
@@ -83,28 +83,28 @@ SWIGLU = Exercise(
     probe=_probe_swiglu,
     hints=(
         "x @ gate.T has shape (..., hidden), and so has x @ up.T. They are multiplied number by number.",
-        "Only the gate bends: silu(z) = z * sigmoid(z), not sigmoid(z) alone. silu(1) is 0.7311 and silu(-1) is -0.2689.",
+        "Only the gate goes through SiLU: silu(z) = z * sigmoid(z), not sigmoid(z) alone. silu(1) is 0.7311 and silu(-1) is -0.2689.",
         "z = x @ gate.T; (z * torch.sigmoid(z) * (x @ up.T)) @ down.T",
     ),
     explanation="With a product in the middle, the layer can multiply two things that it finds in x. Sums alone cannot.",
     look=GATE,
     mistakes=(
-        Mistake("gate and up swapped", "You bent x @ up.T. Both have the same shape, so nothing complains, but only the gate goes through silu.",
+        Mistake("gate and up swapped", "You put x @ up.T through SiLU. Both have the same shape, so nothing complains, but it is x @ gate.T that goes through SiLU.",
                 edit=("opened =", "gate, up = up, gate\nopened ="), look='chapter 8, "Break it: gate and up swapped"'),
         Mistake("sigmoid instead of silu", "Your gate is sigmoid(z), as in the first gated units. SwiGLU multiplies by z once more: z * sigmoid(z).",
                 edit=("(opened * torch", "(torch")),
-        Mistake("the gate does not bend", "The product is right, but the gate went in as it is. Bend it first: z * sigmoid(z).",
+        Mistake("no SiLU on the gate", "You multiplied the gate as it is. Put it through SiLU first: z * sigmoid(z).",
                 edit=("* torch.sigmoid(opened)", "")),
-        Mistake("GELU in the gate", "With GELU in the gate it is GEGLU, a relative. SwiGLU's bend is z * sigmoid(z).",
+        Mistake("GELU in the gate", "With GELU in the gate it is GEGLU, a relative. SwiGLU has SiLU there: z * sigmoid(z).",
                 edit=("opened * torch.sigmoid(opened)", "torch.nn.functional.gelu(opened)"),
                 also=(("opened * torch.sigmoid(opened)", 'torch.nn.functional.gelu(opened, approximate="tanh")'),)),
-        Mistake("ReLU in the gate", "With ReLU in the gate it is ReGLU, a relative. SwiGLU's bend is z * sigmoid(z).",
+        Mistake("ReLU in the gate", "With ReLU in the gate it is ReGLU, a relative. SwiGLU has SiLU there: z * sigmoid(z).",
                 edit=("opened * torch.sigmoid(opened)", "opened.relu()")),
         Mistake("added instead of multiplied", "You added gate and up. A gate multiplies: where it is 0, nothing passes.",
                 edit=("* (x @ up.T)", "+ (x @ up.T)")),
-        Mistake("bent after the product", "You multiplied first and bent the product. Bend the gate alone, then multiply.",
+        Mistake("SiLU after the product", "You multiplied first and put the product through SiLU. Put the gate alone through SiLU, then multiply.",
                 edit=(("x @ gate.T", "(x @ gate.T) * (x @ up.T)"), ("* (x @ up.T)", ""))),
-        Mistake("both are bent", "You bent gate and up. Only the gate bends; up passes as it is.",
+        Mistake("SiLU on both", "You put both gate and up through SiLU. Only the gate goes through it; up stays as it is.",
                 edit=("(x @ up.T)", "torch.nn.functional.silu(x @ up.T)")),
         Mistake("no gate at all", "You left up out: down(silu(gate(x))) is an ungated layer with SiLU.",
                 edit=("* (x @ up.T)", "")),
@@ -185,25 +185,25 @@ RELU2 = Exercise(
     hints=(
         "Try one number: what should ReLU² make of 3, and what of -3?",
         "Print (-3) squared. What is left for ReLU to stop?",
-        "Bend first, then square: .relu().square().",
+        "ReLU first, then the square: .relu().square().",
     ),
-    explanation="A square is never negative, so ReLU after it does nothing, and x and -x become the same. Bend first, then square.",
-    look=BENDS,
+    explanation="A square is never negative, so ReLU after it does nothing, and x and -x become the same. Apply ReLU first, then square.",
+    look=GELU,
     mistakes=(
-        Mistake("squared before the bend", "A square is never negative, so a ReLU after it has nothing to stop: 3 and -3 give the same. Bend first, then square.",
+        Mistake("squared before ReLU", "A square is never negative, so a ReLU after it has nothing to stop: 3 and -3 give the same. Apply ReLU first, then square.",
                 of="given"),
         Mistake("not squared", "This is plain ReLU. ReLU² squares what ReLU lets through: 3 becomes 9.",
                 edit=(".square()", "")),
-        Mistake("the sign is kept", "Your bend lets negative numbers through, as minus their square. ReLU² makes 0 of them.",
+        Mistake("the sign is kept", "Your activation lets negative numbers through, as minus their square. ReLU² makes 0 of them.",
                 edit=(".relu().square()", ".square() * (x @ up.T + up_bias).sign()")),
         Mistake("doubled instead of squared", "You doubled what ReLU lets through. ReLU² multiplies it by itself: 3 becomes 9, not 6.",
                 edit=(".square()", "* 2")),
-        Mistake("squared after the way down", "You squared the layer's output. The square belongs to the bend, before the second matrix.",
+        Mistake("squared after the way down", "You squared the layer's output. The square belongs to the activation, before the second matrix.",
                 edit=((".square()", ""), ("hidden @ down.T + down_bias", "(hidden @ down.T + down_bias).square()")), look=LAYER),
-        Mistake("bent after the way down", "You bent the layer's output instead of the hidden numbers: between the two matrices nothing bends.",
+        Mistake("ReLU² after the way down", "You applied ReLU² to the layer's output instead of the hidden numbers: nothing nonlinear is left between the two matrices.",
                 edit=((".relu().square()", ""), ("hidden @ down.T + down_bias", "(hidden @ down.T + down_bias).relu().square()")),
-                look='chapter 8, "Why it has to bend"'),
-        Mistake("the bias after the bend", "You added the first bias after the bend. It belongs inside: it decides where the bend is.",
+                look='chapter 8, "Why it must be nonlinear"'),
+        Mistake("the bias after ReLU²", "You added the first bias after ReLU². It belongs inside: it decides where ReLU begins to let numbers through.",
                 edit=(("+ up_bias", ""), (".square()", ".square() + up_bias")), look=LAYER),
         Mistake("the first bias is missing", "The first bias, up_bias, is not added.",
                 edit=("+ up_bias", ""), look=LAYER),
