@@ -9,7 +9,7 @@ from courseware.widgets.drawings import Drawing
 
 def widen_and_narrow() -> None:
     """Show C channels widened to 4 C hidden numbers and narrowed to C again, for C = 4."""
-    d = Drawing(440, 250)
+    d = Drawing(440, 262)
     size = 26
     middle = 220
 
@@ -23,13 +23,13 @@ def widen_and_narrow() -> None:
     d.text(middle, 88, "up:  C × 4C")
 
     row(112, 16, "query")
-    d.text(middle, 130, "4C hidden numbers")
+    d.text(middle, 157, "4C hidden numbers", colour="query")
 
-    d.line(middle - 208, 142, middle - 52, 196, "residual")
-    d.line(middle + 208, 142, middle + 52, 196, "residual")
-    d.text(middle, 176, "down:  4C × C")
-    row(200, 4, "residual")
-    d.text(160, 218, "result  (C)", anchor="end")
+    d.line(middle - 208, 142, middle - 52, 216, "residual")
+    d.line(middle + 208, 142, middle + 52, 216, "residual")
+    d.text(middle, 192, "down:  4C × C")
+    row(220, 4, "residual")
+    d.text(160, 238, "result  (C)", anchor="end")
     d.show(
         alt="A row of 4 cells, x, opens like a funnel into a row of 16 cells, the hidden numbers, and closes again to "
         "a row of 4. The way up is a matrix of C by 4C, the way down one of 4C by C.",
@@ -43,10 +43,8 @@ def gated() -> None:
     d.box(150, 8, 140, 36, "x  (C)", "residual")
     d.arrow(205, 44, 120, 82)
     d.arrow(235, 44, 320, 82)
-    d.box(50, 82, 140, 36, "gate", "query")
-    d.box(250, 82, 140, 36, "up", "value")
-    d.text(40, 105, "C × h", anchor="end", size=15)
-    d.text(400, 105, "C × h", anchor="start", size=15)
+    d.box(50, 82, 140, 36, "gate  C × h", "query")
+    d.box(250, 82, 140, 36, "up  C × h", "value")
 
     d.arrow(120, 118, 120, 150)
     d.box(50, 150, 140, 36, "SiLU", "query")
@@ -57,8 +55,7 @@ def gated() -> None:
     d.text(246, 227, "number by number", anchor="start", size=15)
 
     d.arrow(220, 235, 220, 266)
-    d.box(150, 266, 140, 36, "down", "residual")
-    d.text(300, 289, "h × C", anchor="start", size=15)
+    d.box(150, 266, 140, 36, "down  h × C", "residual")
     d.show(
         alt="Two arrows lead from x, one to the matrix gate and on through SiLU, one to the matrix up. Both results, h "
         "numbers each, are multiplied number by number, and the matrix down narrows the product to C channels.",
@@ -75,7 +72,7 @@ def shares(models: Mapping[str, Mapping[str, int]]) -> None:
     for part in next(iter(models.values())):
         d.box(left, 4, 18, 18, "", colours.get(part, "residual"), radius=2)
         d.text(left + 25, 19, part, anchor="start", size=15)
-        left += 140
+        left += 52 + 7.5 * len(part)
 
     words = []
     for i, (name, parts) in enumerate(models.items()):
