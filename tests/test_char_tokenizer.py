@@ -126,8 +126,9 @@ FAULTS = {
     "the last unknown character is named": (
         "next(i for i, character in enumerate(text) if character not in known)",
         "[i for i, character in enumerate(text) if character not in known][-1]"),
-    "the position of an unknown character counts from 1": ("got {character!r} (U+{ord(character):04X}) at position {position}",
-                                   "got {character!r} (U+{ord(character):04X}) at position {position + 1}"),
+    "the position of an unknown character counts from 1": (
+        "got {character!r} (U+{ord(character):04X}) at position {position}",
+        "got {character!r} (U+{ord(character):04X}) at position {position + 1}"),
     "negative ids are accepted": ("if not 0 <= i < self.vocab_size", "if not i < self.vocab_size"),
     "the id after the last is not caught": ("0 <= i < self.vocab_size", "0 <= i <= self.vocab_size"),
     "characters are joined by spaces": ('return "".join(characters)', 'return " ".join(characters)'),

@@ -605,6 +605,7 @@ ROWS: dict[str, Runner] = {
     r"python -m courseware\.site build": until(r"reading sources\.\.\."),
     r"python -m minigpt_lib\.assistant": talk,
     r"\.venv/bin/torchrun --nproc-per-node 8 -m minigpt_lib\.scaling .*": many_processes,
+    r"mkdir -p \.course": whole(),
     r"\.venv/bin/jupytext --to py:percent .*": to_text,
     r"\.venv/bin/jupytext --update .*": back_to_notebook,
     r"python -m pytest (--nbval .*)?\S+": whole(prints=r"\[100%\]"),

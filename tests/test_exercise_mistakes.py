@@ -118,3 +118,32 @@ def test_what_cannot_be_combined():
         assert COUNT.results_of(by_name[one], by_name[two]) is None
     with pytest.raises(EditError, match="does not run"):
         make(TASK, (Mistake("a", "b", edit=("return", "retur n")),))
+
+
+def divided(answer):
+    yield "6 and 3", answer(6, 3)
+
+
+DIVIDE_SOURCE = """
+def divide(high, low):
+    first = 0
+    second = 0
+    return high / (low - first - second)
+""".strip()
+DIVIDE = Exercise(
+    "divide",
+    divided,
+    ("a",),
+    "b",
+    mistakes=(
+        Mistake("one less", "It is one too small.", edit=("first = 0", "first = 1")),
+        Mistake("two less", "It is two too small.", edit=("second = 0", "second = 2")),
+    ),
+    own_task=Task("divide", "Divide", 5, 1, "divide", DIVIDE_SOURCE, DIVIDE_SOURCE),
+)
+
+
+def test_an_answer_that_only_raises_is_not_taken_for_two_mistakes():
+    """Both mistakes together raise ZeroDivisionError as well, but nothing else speaks for them."""
+    assert judge(DIVIDE, lambda high, low: high / (low - 2)).diagnosis == "two less"
+    assert judge(DIVIDE, lambda high, low: high / (high - high)).diagnosis == "raised"

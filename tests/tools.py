@@ -142,8 +142,9 @@ def in_node(twin: str, expression: str, data: object) -> object:
 def judged(name: str, answer, diagnosis: str) -> None:
     """Assert that the exercise calls the answer right (diagnosis "") or gives it this diagnosis."""
     verdict = judge(find(name), answer)
-    assert (verdict.kind == "right") == (diagnosis == ""), verdict.message
-    assert verdict.diagnosis == diagnosis, verdict.message
+    found = f"{verdict.kind}: {verdict.diagnosis!r} ({verdict.message})"
+    assert (verdict.kind == "right") == (diagnosis == ""), found
+    assert verdict.diagnosis == diagnosis, found
 
 
 # Batches with the usual mistakes, for any training function that takes `draw`.

@@ -62,6 +62,6 @@ def mlp() -> None:
     d.text(210, 352, "softmax: what comes after “the”?")
     d.show(
         alt="Three tokens, t, h and e, become 32 numbers each by an embedding. Side by side they are 96 numbers. A "
-        "linear layer with ReLU makes 128 hidden numbers of them, and another linear layer 70 scores for the next token.",
+        "linear layer with ReLU makes 128 hidden numbers of them, and another one 70 scores for the next token.",
         caption="A model with one hidden layer, for a context of three tokens.",
     )
