@@ -67,6 +67,27 @@ def stack_with_post_norm(x, branches, norm):
     return x
 
 
+def fold_by_probing(gain, shift, weight, bias):
+    """Push zeros and unit vectors through norm and layer, and read the new layer off."""
+    layer = torch.nn.Linear(weight.shape[1], weight.shape[0])
+    layer.weight.data, layer.bias.data = weight, bias
+    with torch.no_grad():
+        at_zero = layer(shift)
+        return (layer(torch.diag(gain) + shift) - at_zero).T, at_zero
+
+
+def fold_in_numpy(gain, shift, weight, bias):
+    w = weight.double().numpy()
+    rows = [[float(v) * g for v, g in zip(row, gain.tolist())] for row in w]
+    return [torch.tensor(rows), torch.from_numpy((w * shift.numpy()).sum(1)).float() + bias]
+
+
+def fold_in_place(gain, shift, weight, bias):
+    bias = bias + F.linear(shift, weight)
+    weight *= gain
+    return weight, bias
+
+
 ANSWERS = [
     ("layer_norm", layer_norm_in_numpy, ""),
     ("layer_norm", layer_norm_by_loop, ""),
@@ -96,6 +117,19 @@ ANSWERS = [
     ("rms_norm", lambda *a: rms_norm_by_length(*a, mean=False, root=1),
      "two things at once: the root is forgotten, and sum instead of mean"),
     ("rms_norm", lambda x, w, e=1e-5: F.normalize(x.float(), dim=-1).to(x.dtype) * w, "wrong value"),
+    ("fold_norm", fold_by_probing, ""),
+    ("fold_norm", fold_in_numpy, ""),
+    ("fold_norm", lambda g, s, w, b: (w @ g.diag(), F.linear(s, w, b)), ""),
+    ("fold_norm", lambda g, s, w, b: (torch.einsum("dc,c->dc", w, g), F.linear(s, w * g, b)),
+     "the shift through the new weight"),
+    ("fold_norm", lambda g, s, w, b: (w @ g.diag(), b), "the shift is forgotten"),
+    ("fold_norm", lambda g, s, w, b: (w @ g.diag(), torch.mv(w, s)), "the old bias is forgotten"),
+    ("fold_norm", lambda g, s, w, b: (g.diag() @ w, F.linear(s, w, b)), "the rows are scaled"),
+    ("fold_norm", lambda g, s, w, b: (w @ g.diag(), s.add(b)), "the shift is added as it is"),
+    ("fold_norm", lambda g, s, w, b: (g[:, None] * w.mT, F.linear(s, w, b)), "the weight is transposed"),
+    ("fold_norm", fold_in_place, "the given weight is changed"),
+    ("fold_norm", lambda g, s, w, b: (w, torch.mv(w, s)),
+     "two things at once: the old bias is forgotten, and the gain is ignored"),
     ("run_stack", lambda x, branches, norm: norm(walk(x, branches, norm)), ""),
     ("run_stack", lambda x, branches, norm: norm(reduce(lambda y, f: y + f(norm(y)), branches, x)), ""),
     ("run_stack", stack_by_list, ""),

@@ -1,4 +1,4 @@
-"""Chapter 07: LayerNorm, RMSNorm in half precision, and a pre-norm stack with a bug."""
+"""Chapter 07: LayerNorm, RMSNorm in half precision, a norm folded into a layer, and a pre-norm stack with a bug."""
 
 from __future__ import annotations
 
@@ -136,6 +136,63 @@ RMS_NORM = Exercise(
     ),
 )  # fmt: skip
 
+# ---------------------------------------------------------------- a norm folded into the next layer
+
+
+def _probe_fold(answer):
+    gain, shift = torch.tensor([2.0, 3.0]), torch.tensor([1.0, -1.0])
+    weight, bias = torch.tensor([[5.0, 7.0], [1.0, 0.0]]), torch.tensor([10.0, 0.0])
+    yield "the layer ((5, 7), (1, 0))", answer(gain, shift, weight, bias)
+
+    generator = torch.Generator().manual_seed(8)
+    for D, C in ((4, 4), (3, 5), (6, 2)):
+        weight = torch.randn((D, C), generator=generator)
+        bias = torch.randn(D, generator=generator)
+        gain = torch.randn(C, generator=generator) + 2
+        shift = torch.randn(C, generator=generator)
+        given = gain, shift, weight, bias
+        kept = [x.clone() for x in given]
+        yield f"{C} channels in, {D} out", answer(*given)
+        yield (
+            f"{C} channels in, {D} out: what you were given, afterwards",
+            all(map(torch.equal, given, kept)),
+        )
+
+
+FOLD_NORM = Exercise(
+    "fold_norm",
+    probe=_probe_fold,
+    hints=(
+        "Multiply the bracket out: which part of y depends on z, and which part is there when z is 0?",
+        "Channel c of z meets gain[c] first and then column c of weight. The shift meets weight, too, but never the gain.",
+        "new_weight = weight * gain scales the columns; new_bias = weight @ shift + bias, with the weight that you were given.",
+    ),
+    explanation="A gain is a diagonal matrix, and two matrices in a row are one. The model computes the same with one multiplication less.",
+    look=LAYER,
+    mistakes=(
+        Mistake("the rows are scaled", "You multiplied the rows of weight by the gain. gain[c] belongs to channel c of what comes in, and that is column c.",
+                edit=("weight * gain", "weight * gain[:, None]")),
+        Mistake("the shift through the new weight", "You sent the shift through the scaled weight, so the gain multiplied it. In gain * z + shift, it does not.",
+                edit=("weight @ shift", "(weight * gain) @ shift")),
+        Mistake("the shift is forgotten", "Your bias is the old one. The shift goes through weight as well, and what comes out is the same for every z.",
+                edit=("weight @ shift + bias", "bias.clone()")),
+        Mistake("the old bias is forgotten", "Your bias is what the shift becomes. The layer's own bias has to be added.",
+                edit=("weight @ shift + bias", "weight @ shift")),
+        Mistake("the shift is added as it is", "You added the shift to the bias. It is added before the layer, so it goes through weight first.",
+                edit=("weight @ shift", "shift")),
+        Mistake("the gain is ignored", "Your new weight is the old one. Its columns should be multiplied by the gain.",
+                edit=("weight * gain", "weight.clone()")),
+        Mistake("divided by the gain", "You divided by the gain. The layer now has to do the norm's work, not undo it.",
+                edit=("weight * gain", "weight / gain")),
+        Mistake("the old bias is scaled", "You multiplied the layer's own bias by the gain. It is added after the gain has done its work.",
+                edit=("weight @ shift + bias", "weight @ shift + bias * gain")),
+        Mistake("the weight is transposed", "You returned weight.T, shape (C, D). Keep nn.Linear's order, (D, C).",
+                edit=("weight * gain", "(weight * gain).T")),
+        Mistake("the given weight is changed", "You changed the weight in place, so whoever gave it to you has lost it. Make a new tensor.",
+                edit=("weight * gain", "weight.mul_(gain)")),
+    ),
+)  # fmt: skip
+
 # ---------------------------------------------------------------- find the bug: a pre-norm stack
 
 
@@ -188,4 +245,4 @@ STACK = Exercise(
     ),
 )  # fmt: skip
 
-EXERCISES = (LAYER_NORM, RMS_NORM, STACK)
+EXERCISES = (LAYER_NORM, RMS_NORM, FOLD_NORM, STACK)
