@@ -9,15 +9,27 @@ import regex
 import tiktoken
 from hypothesis import strategies as st
 
-from minigpt_lib.bpe import GPT2_PATTERN, GPT4_PATTERN, BPETokenizer, train_bpe
+from minigpt_lib.bpe import (
+    GPT2_PATTERN,
+    GPT4_PATTERN,
+    LLAMA3_PATTERN,
+    SMOLLM2_PATTERN,
+    BPETokenizer,
+    train_bpe,
+)
 
-PATTERNS = {"gpt2": GPT2_PATTERN, "gpt4": GPT4_PATTERN}
+PATTERNS = {
+    "gpt2": GPT2_PATTERN,
+    "gpt4": GPT4_PATTERN,
+    "llama3": LLAMA3_PATTERN,
+    "smollm2": SMOLLM2_PATTERN,
+}
 SAMPLE = (
     "KING HENRY:\nOnce more unto the breach, dear friends, once more;\nOr close the wall up with our "
     "English dead. It's 1599; they'll say 'twas LEAR'S.\n\n  naïve café — 中文字中文, 日本語 "
     "👩‍👩‍👧 😀😀 e\u0301e\u0301 मनुष्य עברית\r\n\tx = y[10] + 12345  \n"
 ) * 3
-VOCAB_SIZE = 420
+VOCAB_SIZE = 400
 SPECIAL_TOKENS = ["<|endoftext|>", "<|end|>"]
 
 

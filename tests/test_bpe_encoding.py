@@ -8,6 +8,7 @@ import tracemalloc
 
 import pytest
 import tiktoken
+import tokenizers
 import torch
 from bpe_samples import PATTERNS, SAMPLE, TEXT, VOCAB_SIZE, tokenizer_with
 from hypothesis import example, given, settings
@@ -150,6 +151,72 @@ def test_a_long_run_of_one_letter_takes_seconds(letter, size):
     assert len(ids) < len(text) / 100
 
 
+# ---------------------------------------------------------------- vocabularies of real models
+
+SMOLLM2_LACKS = {4, 6, 19, 20, 22, 29, 192, 193, 241, 242, *range(245, 256)}
+
+
+def _without_bytes(missing: set[int], unk_token: str | None) -> BPETokenizer:
+    """Return a tokenizer that lacks these bytes, with a gap after every seventh id."""
+    tokens = [t for t in tokenizer_with("smollm2").ranks if not missing & set(t)]
+    ranks = {token: 17 + i + i // 7 for i, token in enumerate(tokens)}
+    return BPETokenizer(ranks, {"<unk>": 3}, bpe.SMOLLM2_PATTERN, unk_token)
+
+
+def _as_hugging_face(tokenizer: BPETokenizer) -> tokenizers.Tokenizer:
+    """Return Hugging Face's tokenizer with the same vocabulary; its bytes are shown by GPT-2's alphabet."""
+    own = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = [b for b in range(256) if b not in own]
+    shown = {b: chr(b) for b in own} | {b: chr(256 + i) for i, b in enumerate(others)}
+    vocab = {"".join(map(shown.get, token)): i for token, i in tokenizer.ranks.items()}
+    merges = [tuple("".join(map(shown.get, part)) for part in pair) for pair in tokenizer.merges]
+    model = tokenizers.models.BPE(vocab | tokenizer.special_tokens, merges, unk_token="<unk>")
+    rival = tokenizers.Tokenizer(model)
+    pre = tokenizers.pre_tokenizers
+    rival.pre_tokenizer = pre.Sequence(
+        [pre.Digits(individual_digits=True), pre.ByteLevel(add_prefix_space=False)]
+    )
+    return rival
+
+
+@settings(max_examples=200, deadline=None)
+@given(TEXT, st.sets(st.integers(0, 255), max_size=40))
+def test_a_vocabulary_without_some_bytes_gives_the_ids_of_hugging_face(text, missing):
+    ours = _without_bytes(missing | SMOLLM2_LACKS, "<unk>")
+
+    assert ours.encode(text) == _as_hugging_face(ours).encode(text).ids
+
+
+@settings(deadline=None)
+@given(TEXT, TEXT, st.sampled_from(sorted(b for b in SMOLLM2_LACKS if b < 128)))
+def test_a_byte_without_a_token_is_refused_with_its_position(before, after, byte):
+    before = "".join(c for c in before if not SMOLLM2_LACKS & set(c.encode()))
+    tokenizer = _without_bytes(SMOLLM2_LACKS, None)
+    text = before + chr(byte) + after
+    message = rf"got 0x{byte:02X} at position {len(before)};"
+
+    with pytest.raises(ValueError, match=message):
+        tokenizer.encode(text)
+    with pytest.raises(ValueError, match=message):
+        list(tokenizer.encode_iterable(text))
+
+
+def test_a_missing_byte_far_into_a_stream_is_refused_with_its_position():
+    tokenizer = _without_bytes(SMOLLM2_LACKS, None)
+
+    with pytest.raises(ValueError, match="got 0x04 at position 80003;"):
+        list(tokenizer.encode_iterable(["x y "] * 20_000 + ["abc\x04"]))
+
+
+def test_an_id_in_a_gap_is_no_row_of_the_vocabulary():
+    tokenizer = BPETokenizer(SINGLE_BYTES | {b"ab": 300}, {"<e>": 310})
+
+    assert tokenizer.vocab_size == 311
+    assert tokenizer.encode("ab<e>", "all") == [300, 310]
+    with pytest.raises(ValueError, match="305 at position 1, which no token has"):
+        tokenizer.decode([300, 305])
+
+
 # ---------------------------------------------------------------- special tokens
 
 
@@ -181,6 +248,10 @@ def test_the_longest_special_token_wins():
 def test_an_unknown_special_token_is_refused(tokenizer):
     with pytest.raises(ValueError, match="pad"):
         tokenizer.encode("a", {"<|pad|>"})
+    with pytest.raises(ValueError, match="pad"):
+        list(tokenizer.encode_iterable(["a"], {"<|pad|>"}))
+    with pytest.raises(ValueError, match="a set of names"):
+        tokenizer.encode("a", "<|end|>")
 
 
 # ---------------------------------------------------------------- streams
@@ -194,6 +265,29 @@ def test_a_stream_gives_the_ids_of_the_whole_text(tokenizer, chunks, size):
         streamed = list(tokenizer.encode_iterable(chunks))
 
     assert streamed == tokenizer.encode("".join(chunks))
+
+
+NAMES = ["<|end|>", "<|end|>s", "<|e n d|>", "x", "a\nb"]
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(TEXT | st.sampled_from([*NAMES, "<|end", "<|e n", "a b", "a\n"]), max_size=10),
+    st.integers(1, 12),
+    st.integers(1, 9),
+    st.sets(st.sampled_from(NAMES)),
+)
+def test_a_stream_with_special_tokens_gives_the_ids_of_the_whole_text(parts, piece, size, allowed):
+    base = tokenizer_with("gpt4")
+    tokenizer = BPETokenizer(base.ranks, {name: 1000 + i for i, name in enumerate(NAMES)})
+    text = "".join(parts)
+    chunks = [text[i : i + size] for i in range(0, len(text), size)]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bpe, "_PIECE", piece)
+        streamed = list(tokenizer.encode_iterable(chunks, allowed))
+
+    assert streamed == tokenizer.encode(text, allowed)
 
 
 def test_a_stream_with_a_custom_pattern_gives_the_ids_of_the_whole_text():

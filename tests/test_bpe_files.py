@@ -54,7 +54,9 @@ def test_a_truncated_file_is_refused(tmp_path):
         b"[1, 2, 3, 4]",
         b'{"type": "CharTokenizer", "alphabet": "ab"}',
         json.dumps(["BPETokenizer 2", {}, {}, GPT2_PATTERN]).encode(),
-        json.dumps(["BPETokenizer 1", {"a": 0}, {}, GPT2_PATTERN]).encode(),
+        json.dumps(["BPETokenizer 1", {}, {}, GPT2_PATTERN]).encode(),
+        json.dumps(["BPETokenizer 1", {"a": 0}, {}, GPT2_PATTERN, "<unk>"]).encode(),
+        json.dumps(["BPETokenizer 1", {"a": 0}, {"<unk>": 1}, "x", "<unk>", 2]).encode(),
         json.dumps(["BPETokenizer 1", {chr(b): b for b in range(256)}, {"<s>": 5}, "x"]).encode(),
         json.dumps(["BPETokenizer 1", {chr(b): str(b) for b in range(256)}, {}, "x"]).encode(),
         json.dumps(["BPETokenizer 1", {chr(b): b - 1 for b in range(256)}, {}, "x"]).encode(),
@@ -93,7 +95,7 @@ def test_an_interrupted_save_leaves_the_old_file(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("ranks", "special", "part"),
     [
-        ({b"a": 0}, {}, "256 bytes"),
+        ({}, {}, "at least one token"),
         (SINGLE_BYTES | {b"ab": 255}, {}, "id >= 0 of its own"),
         ({bytes([b]): b - 1 for b in range(256)}, {}, "id >= 0 of its own"),
         (SINGLE_BYTES, {"<s>": 7}, "id >= 0 of its own"),
@@ -103,6 +105,21 @@ def test_an_interrupted_save_leaves_the_old_file(tmp_path, monkeypatch):
 def test_an_invalid_vocabulary_is_refused(ranks, special, part):
     with pytest.raises(ValueError, match=part):
         BPETokenizer(ranks, special)
+
+
+def test_a_vocabulary_that_lacks_bytes_survives_a_file_and_a_pickle(tmp_path):
+    tokenizer = BPETokenizer({b"a": 5, b"\xff": 9}, {"<unk>": 2}, GPT4_PATTERN, unk_token="<unk>")
+    tokenizer.save(tmp_path / "t.json")
+
+    for copy in (BPETokenizer.load(tmp_path / "t.json"), pickle.loads(pickle.dumps(tokenizer))):
+        assert (copy.ranks, copy.special_tokens) == (tokenizer.ranks, tokenizer.special_tokens)
+        assert (copy.pattern, copy.unk_token) == (GPT4_PATTERN, "<unk>")
+        assert copy.encode("ab") == [5, 2]
+
+
+def test_an_unknown_token_must_be_special():
+    with pytest.raises(ValueError, match="'<unk>'"):
+        BPETokenizer(SINGLE_BYTES, unk_token="<unk>")
 
 
 # ---------------------------------------------------------------- tiktoken and OpenAI

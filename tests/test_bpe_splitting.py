@@ -1,4 +1,4 @@
-"""Chapter 02: texts are split as the patterns of GPT-2 and GPT-4 say, also by the fast way for ASCII and in pieces."""
+"""Chapter 02: texts are split as the patterns of four models say, also by the fast way for ASCII and in pieces."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import unicodedata
 
 import pytest
 import regex
+import tokenizers
 from bpe_samples import DISPUTED, PATTERNS, TEXT
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -26,6 +27,39 @@ def test_the_pattern_of_gpt2_is_tiktokens():
     from tiktoken_ext import openai_public
 
     assert openai_public.r50k_pat_str == GPT2_PATTERN
+
+
+PUBLISHED_LLAMA3 = (  # the `pre_tokenizer` of Llama 3's tokenizer.json
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+
+
+def _split_at(pattern: str) -> tokenizers.pre_tokenizers.PreTokenizer:
+    return tokenizers.pre_tokenizers.Split(tokenizers.Regex(pattern), "isolated")
+
+
+def _rivals() -> dict[str, tokenizers.pre_tokenizers.PreTokenizer]:
+    byte_level = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    digits = tokenizers.pre_tokenizers.Digits(individual_digits=True)
+    return {
+        "gpt2": byte_level,
+        # Their engine reads {1,3}+ as "one to three digits, again and again".
+        "gpt4": _split_at(PATTERNS["gpt4"].replace("{1,3}+", "{1,3}")),
+        "llama3": _split_at(PUBLISHED_LLAMA3),
+        "smollm2": tokenizers.pre_tokenizers.Sequence([digits, byte_level]),
+    }
+
+
+RIVALS = _rivals()
+
+
+@settings(max_examples=300, deadline=None)
+@given(TEXT, st.sampled_from([*PATTERNS]))
+def test_hugging_face_splits_in_the_same_places(text, name):
+    theirs = [text[start:end] for _, (start, end) in RIVALS[name].pre_tokenize_str(text)]
+
+    assert list(split_text(text, PATTERNS[name])) == theirs
 
 
 @each_pattern

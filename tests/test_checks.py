@@ -12,10 +12,11 @@ from torch import nn
 from torch.nn import functional as F
 
 from courseware import paths
-from courseware.checks import agreement, causality, refusals
+from courseware.checks import agreement, causality, refusals, sequences
 from courseware.checks.agreement import agree, gradients, roughen
 from courseware.checks.causality import sees_only_the_past
 from courseware.checks.refusals import refused
+from courseware.checks.sequences import same_sequence
 from minigpt_lib.attention import CausalSelfAttention, scaled_dot_product_attention
 from minigpt_lib.baselines import MLPLM
 from minigpt_lib.feedforward import GPTFFN
@@ -23,7 +24,7 @@ from minigpt_lib.model import GPTConfig, MiniGPT
 from minigpt_lib.norms import LayerNorm, RMSNorm
 
 
-@pytest.mark.parametrize("module", [agreement, causality, refusals])
+@pytest.mark.parametrize("module", [agreement, causality, refusals, sequences])
 def test_the_examples_in_the_docstrings_are_true(module):
     result = doctest.testmod(module, extraglobs={"torch": torch})
     assert result.attempted >= 1 and not result.failed
@@ -40,6 +41,38 @@ def test_refusals_does_not_import_torch():
         check=True,
     )
     assert done.stdout.strip() == "False"
+
+
+# --- sequences ---
+
+
+def test_equal_sequences_agree_whatever_their_kind():
+    same_sequence([1, 2], (1, 2), what="ids")
+    same_sequence("ab", ["a", "b"], what="letters")
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "said"),
+    [
+        (
+            [1, 2, 3, 4, 5],
+            [1, 2, 3, 9, 5],
+            "number 3 of 5 differs: expected …, 2, 3, 9, 5, got …, 2, 3, 4, 5",
+        ),
+        ([1], [1, 2], "number 1 of 2 differs: expected 1, 2, got 1"),
+        ([], [1], "number 0 of 1 differs: expected 1, got nothing"),
+        ([], [], "expected items to compare, got none on both sides"),
+    ],
+)
+def test_the_first_difference_is_shown_with_its_neighbours(ours, theirs, said):
+    with pytest.raises(AssertionError) as error:
+        same_sequence(ours, theirs, what="ids")
+    assert str(error.value) == f"ids: {said}"
+
+
+def test_items_are_shown_as_asked_and_as_they_are_if_that_fails():
+    with pytest.raises(AssertionError, match="expected 'a', got 7"):
+        same_sequence([7], [0], what="ids", show=["a"].__getitem__)
 
 
 # --- refusals ---
