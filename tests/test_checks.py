@@ -323,7 +323,7 @@ def test_a_common_factor_is_named():
         agree(8 * theirs, theirs)
     with pytest.raises(AssertionError, match="Every number is -1 times"):
         agree(-theirs, theirs)
-    for ours in (theirs + 1, theirs.flip(0), torch.zeros_like(theirs)):
+    for ours in (theirs + 1, theirs.flip(0), torch.zeros_like(theirs), 1.0005 * theirs):
         with pytest.raises(AssertionError) as caught:
             agree(ours, theirs)
         assert "times" not in str(caught.value)

@@ -10,6 +10,53 @@ import torch
 import torch.nn.functional as F
 from tools import judged
 
+from minigpt_lib.model import GPTConfig, MiniGPT
+
+
+def gpt2_by_the_library(ids, w, n_layer, n_head, **choices):
+    V, C = w["embedding.weight"].shape
+    T = len(w["position.weight"])
+    sizes = {"n_embd": C, "n_layer": n_layer, "n_head": n_head, "max_seq_len": T}
+    model = MiniGPT(GPTConfig(V, **sizes, **{"ffn": "gelu_tanh", **choices}))
+    model.load_state_dict(w)
+    return model(ids)[0].detach()
+
+
+def gpt2_text_by_text(ids, w, n_layer, n_head, last=0, add=True, places=True, final=True, act=None):
+    """Compute everything without PyTorch's layers; queries see `last` tokens beyond their own."""
+
+    def dot(x, name):
+        return x @ w[name + ".weight"].mT + w[name + ".bias"]
+
+    def normed(x, name):
+        centred = x - x.mean(-1, keepdim=True)
+        scaled = centred / (centred.pow(2).mean(-1, keepdim=True) + 1e-5).sqrt()
+        return scaled * w[name + ".weight"] + w[name + ".bias"]
+
+    def gelu(x):
+        return 0.5 * x * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
+
+    texts = []
+    for text in ids:
+        x = w["embedding.weight"][text]
+        if places:
+            x = x + w["position.weight"][torch.arange(len(text))]
+        for b in (f"blocks.{i}." for i in range(n_layer)):
+            q, k, v = dot(normed(x, b + "norm1"), b + "attention.qkv").chunk(3, -1)
+            D = q.shape[1] // n_head
+            mixed = torch.zeros_like(q)
+            for h in range(n_head):
+                cut = slice(h * D, (h + 1) * D)
+                for t in range(len(text)):
+                    seen = slice(0, t + 1 + last)
+                    weights = torch.softmax(k[seen, cut] @ q[t, cut] / D**0.5, 0)
+                    mixed[t, cut] = weights @ v[seen, cut]
+            attended = dot(mixed, b + "attention.proj")
+            x = x + attended if add else attended
+            x = x + dot((act or gelu)(dot(normed(x, b + "norm2"), b + "ffn.up")), b + "ffn.down")
+        texts.append((normed(x, "norm") if final else x) @ w["embedding.weight"].mT)
+    return torch.stack(texts)
+
 
 def count_on_meta(V, M, C, L, H, K, tie, bias=True, norms=True, places=True):
     """Count the parameters of PyTorch's layers."""
@@ -160,6 +207,19 @@ def redraw_in_place(weights, draw):
 
 
 ANSWERS = [
+    ("gpt2_logits", gpt2_by_the_library, ""),
+    ("gpt2_logits", gpt2_text_by_text, ""),
+    ("gpt2_logits", lambda *a: gpt2_by_the_library(*a, ffn="gelu"), "the exact GELU"),
+    ("gpt2_logits", lambda *a: gpt2_by_the_library(*a, ffn="relu"), "ReLU in place of GELU"),
+    ("gpt2_logits", lambda *a: gpt2_text_by_text(*a, last=99), "the future is seen"),
+    ("gpt2_logits", lambda *a: gpt2_text_by_text(*a, last=1), "wrong value"),
+    ("gpt2_logits", lambda *a: gpt2_text_by_text(*a, add=False), "attention is not added to the stream"),
+    ("gpt2_logits", lambda ids, w, L, H: gpt2_text_by_text(ids, w, L, 1), "one head only"),
+    ("gpt2_logits", lambda *a: gpt2_text_by_text(*a).mT, "wrong shape"),
+    ("gpt2_logits", lambda *a: gpt2_text_by_text(*a, places=False, final=False),
+     "two things at once: the final norm forgotten, and positions forgotten"),
+    ("gpt2_logits", lambda *a: gpt2_text_by_text(*a, last=99, act=lambda x: x),
+     "two things at once: the future is seen, and no activation"),
     ("count_gpt2", count_on_meta, ""),
     ("count_gpt2", lambda *a: int(count_by_shapes(*a)), ""),
     ("count_gpt2", count_by_shapes, "wrong type"),

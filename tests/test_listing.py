@@ -2,13 +2,14 @@
 
 import ast
 import importlib
+import itertools
 import sys
 import types
 
 import pytest
 import torch
 
-from courseware.site.listing import listing
+from courseware.site.listing import count_lines, listing
 from minigpt_lib.model import MiniGPT, ladder
 
 MODULES = ("attention", "positions", "norms", "feedforward", "model")
@@ -56,9 +57,42 @@ def test_it_saves_and_loads_without_the_library(printed, tmp_path):
 
 def test_it_fits_on_a_page(page):
     lines = page.splitlines()
-    assert len(lines) < 400 and all(line.strip() and len(line) < 110 for line in lines)
+    assert count_lines(page) < 400 and all(len(line) < 110 for line in lines)
     assert not any(line.lstrip().startswith("#") for line in lines) and '"""' not in page
     assert "minigpt_lib" not in page
+
+
+def test_blank_lines_stand_between_thoughts_only(page):
+    assert "\n\n\nclass MiniGPT(nn.Module):\n    def __init__" in page
+    assert "\n\n    def forward" in page
+    assert "\n\n\n\n" not in page
+    assert page == page.strip()
+    for head, line in itertools.pairwise(page.splitlines()):
+        assert line or not head.endswith(":"), f"a blank line after {head!r}"
+        assert line == line.rstrip()
+
+
+def test_lines_of_code_are_counted_without_blanks_imports_and_errors():
+    page = """import math
+from torch import nn
+
+
+@cache
+def area(r):
+
+    if r < 0:
+        raise ValueError(
+            f"expected r >= 0, got {r}"
+        )
+
+    square = (
+        r
+        * r
+    )
+    return math.pi * square
+"""
+    assert count_lines(page) == 5  # @cache, def, if, square and return
+    assert count_lines("") == 0
 
 
 def test_every_line_of_what_is_kept_is_kept(page):
@@ -151,11 +185,12 @@ def toys(tmp_path, monkeypatch):
         vars(package).pop(f"toy_{name}", None)
 
 
-def test_comments_docstrings_and_blank_lines_go_and_texts_stay(toys):
+def test_comments_and_docstrings_go_and_texts_stay(toys):
     text = listing("area", modules=("toy_one",))
     assert text.splitlines() == [
-        "import math", "HALF: float = 0.5", "def _round(x):", "    return round(x)", "class Empty:",
-        '    """Only words."""', "def area(r):", '    text = "a # b"',
+        "import math", "", "", "HALF: float = 0.5", "", "", "def _round(x):", "    return round(x)",
+        "", "", "class Empty:",
+        '    """Only words."""', "", "", "def area(r):", '    text = "a # b"',
         "    return _round(math.pi * r**2), text, HALF, Empty",
     ]  # fmt: skip
     assert "import os.path as path" in listing("unused", modules=("toy_one",))

@@ -59,6 +59,13 @@ function quietFolds() {
   }
 }
 
+/** Let drawings lead to pages: in a notebook their links name other notebooks. */
+function linkDrawings() {
+  for (const link of document.querySelectorAll("svg a[href$='.ipynb']")) {
+    link.setAttribute("href", link.getAttribute("href").replace(/\.ipynb$/, ".html"));
+  }
+}
+
 /** Make whatever scrolls sideways reachable with the keyboard. */
 function focusScrollers() {
   const wide = ".bd-article pre, .cell_output, .cell_output .output, .pst-scrollable-table-container, .strip, mjx-container[display='true']";
@@ -87,6 +94,7 @@ function nameControls() {
 
 labelCells();
 quietFolds();
+linkDrawings();
 nameControls();
 await mountTwins();
 focusScrollers();

@@ -187,7 +187,7 @@ def _common_factor(ours: Tensor, theirs: Tensor) -> str:
 
     factor = (ours * theirs.conj()).sum() / size
     off = (ours - factor * theirs).abs().max()
-    if not off < 1e-3 * ours.abs().max():
+    if not off < 1e-3 * ours.abs().max() or (factor - 1).abs() < 1e-3:
         return ""
     return f". Every number is {factor.item():.4g} times the expected one: is a factor wrong?"
 

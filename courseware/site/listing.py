@@ -1,8 +1,8 @@
 """Join generated modules into one listing: the whole model at a glance, its lines counted.
 
-The listing keeps every line that the named classes need. Imports are merged. Docstrings, comments, blank lines and
-the types in signatures are dropped, because the chapters have them, and so are definitions that nothing in the
-listing calls. The result is valid Python: a test runs it and compares the models.
+The listing keeps every line that the named classes need, and the blank lines between them. Imports are merged.
+Docstrings, comments and the types in signatures are dropped, because the chapters have them, and so are definitions
+that nothing in the listing calls. The result is valid Python: a test runs it and compares the models.
 """
 
 from __future__ import annotations
@@ -55,11 +55,27 @@ def listing(*names: str, modules: tuple[str, ...]) -> str:
     _refuse_missing_modules(needed - _all_names(definitions), of_the_course)
 
     lines = dict.fromkeys(line for name, line in imports.items() if name in needed)
-    ordered = sorted(lines, key=lambda line: ("__future__" not in line, line))
-    for definition in definitions:
-        if definition.names & needed:
-            ordered += definition.lines
-    return "\n".join(ordered)
+    pieces = ["\n".join(sorted(lines, key=lambda line: ("__future__" not in line, line)))]
+    pieces += [
+        "\n".join(definition.lines) for definition in definitions if definition.names & needed
+    ]
+    return "\n\n\n".join(piece for piece in pieces if piece)
+
+
+def count_lines(page: str) -> int:
+    """Return how many lines of code a listing has.
+
+    A statement over several lines counts once; blank lines, imports and the lines that raise an error do not count.
+    """
+    count = 0
+    is_first = True
+    for token in tokenize.generate_tokens(io.StringIO(page).readline):
+        if token.type == tokenize.NEWLINE:
+            is_first = True
+        elif is_first and token.type in (tokenize.NAME, tokenize.OP, tokenize.STRING):
+            count += token.string not in ("import", "from", "raise")
+            is_first = False
+    return count
 
 
 def _refuse(names: set[str], module: str) -> None:
@@ -141,14 +157,16 @@ def _reached(names: set[str], definitions: list[_Definition]) -> set[str]:
 
 
 def _lines(source: str, node: ast.stmt) -> list[str]:
-    """Return a statement's lines without docstrings, comments, blank lines and the types in signatures."""
+    """Return a statement's lines without docstrings, comments and the types in signatures."""
     lines = source.split("\n")
+    dropped: set[int] = set()
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type == tokenize.COMMENT:
             row, column = token.start
             lines[row - 1] = lines[row - 1][:column].rstrip()
+            if not lines[row - 1]:
+                dropped.add(row)
 
-    dropped: set[int] = set()
     for inner in ast.walk(_untyped(node)):
         if isinstance(inner, _FUNCTIONS) and inner.body[0].lineno > inner.lineno:
             keyword = "def" if isinstance(inner, ast.FunctionDef) else "async def"
@@ -161,7 +179,16 @@ def _lines(source: str, node: ast.stmt) -> list[str]:
             dropped |= _rows(inner.body[0])
 
     rows = _rows_with_decorators(node) - dropped
-    return [lines[row - 1] for row in sorted(rows) if lines[row - 1].strip()]
+    return _without_needless_blanks([lines[row - 1].rstrip() for row in sorted(rows)])
+
+
+def _without_needless_blanks(lines: list[str]) -> list[str]:
+    """Drop blank lines that follow another one or the head of a class or function, whose docstring is gone."""
+    kept: list[str] = []
+    for line in lines:
+        if line or (kept and kept[-1] and not kept[-1].endswith(":")):
+            kept.append(line)
+    return kept
 
 
 def _rows_with_decorators(node: ast.stmt) -> set[int]:

@@ -1,4 +1,4 @@
-"""Chapter 09: a parameter count, the loss, the first weights, and two pieces of code with a bug."""
+"""Chapter 09: a GPT-2 from its weights, a parameter count, the loss, the first weights, and two pieces of code with a bug."""
 
 from __future__ import annotations
 
@@ -7,13 +7,119 @@ from torch.nn import functional as F
 
 from courseware.exercises import Exercise, Mistake
 
-PAPER = 'chapter 9, "Count on paper first"'
-BLOCK = 'chapter 9, "One block"'
+PLAN = 'chapter 9, "Two models, one plan"'
 HAND = 'chapter 9, "From ids to a loss, by hand"'
-COUNTS = 'chapter 9, "The loss, and what does not count"'
-MODEL = 'chapter 9, "The whole model"'
-FRESH = 'chapter 9, "A fresh model knows nothing"'
+FORTY = 'chapter 9, "A GPT in forty lines"'
+PAPER = 'chapter 9, "Count on paper"'
+TWICE = 'chapter 9, "Break it: shift twice"'
 TIE = 'chapter 9, "Break it: the tie that came apart"'
+BLOCK = 'chapter 9, "One block"'
+MODEL = 'chapter 9, "The whole model"'
+FRESH = 'chapter 9, "The first weights"'
+MERGE = 'chapter 5, "All heads in one go"'
+
+# ---------------------------------------------------------------- a GPT-2 from its weights
+
+
+def _probe_gpt2(answer):
+    generator = torch.Generator().manual_seed(12)
+
+    def draw(*shape):
+        return 0.6 * torch.randn(shape, generator=generator)
+
+    for label, B, T, n_layer, n_head in (
+        ("one block, one head", 2, 4, 1, 1),
+        ("one block, two heads", 2, 5, 1, 2),
+        ("three blocks, four heads", 2, 6, 3, 4),
+        ("one id", 1, 1, 2, 2),
+    ):
+        V, C = 7, 8
+        w = {"embedding.weight": draw(V, C), "position.weight": draw(9, C)}
+        norms = ["norm"]
+        for i in range(n_layer):
+            block = f"blocks.{i}"
+            norms += [f"{block}.norm1", f"{block}.norm2"]
+            for name, out, into in (
+                ("attention.qkv", 3 * C, C),
+                ("attention.proj", C, C),
+                ("ffn.up", 4 * C, C),
+                ("ffn.down", C, 4 * C),
+            ):
+                w[f"{block}.{name}.weight"] = draw(out, into)
+                w[f"{block}.{name}.bias"] = draw(out)
+        for name in norms:
+            w[f"{name}.weight"] = 1 + draw(C)
+            w[f"{name}.bias"] = draw(C)
+
+        ids = torch.randint(V, (B, T), generator=generator)
+        yield label, answer(ids, w, n_layer, n_head)
+
+
+GPT2_LOGITS = Exercise(
+    "gpt2_logits",
+    probe=_probe_gpt2,
+    hints=(
+        "Two small helpers save much writing: linear(x, name) and norm(x, name), which look up weight and bias.",
+        "Each block does x = x + attention(norm1(x)) and then x = x + ffn(norm2(x)). At the end come one more norm and a product with the embedding.",
+        "For attention: qkv.view(B, T, 3 * n_head, -1).transpose(1, 2).chunk(3, dim=1) gives q, k and v; afterwards .transpose(1, 2).flatten(2) lays the heads side by side.",
+    ),
+    explanation="You have written GPT-2. With OpenAI's weights under these names, your function would write what theirs writes.",
+    look=FORTY,
+    mistakes=(
+        Mistake("attention is not added to the stream", "What attention returns replaces x in your code. It must be added: x = x + attention(norm1(x)).",
+                edit=("x = x + linear(y", "x = linear(y")),
+        Mistake("feed-forward is not added to the stream", "What feed-forward returns replaces x in your code. It must be added: x = x + ffn(norm2(x)).",
+                edit=("x = x + linear(hidden", "x = linear(hidden")),
+        Mistake("the norm stands on the stream", "You norm x and then add attention to the normed x. The norm belongs inside the branch; the stream itself is never normed.",
+                edit=('qkv = linear(norm(x, f"{block}.norm1"),', 'x = norm(x, f"{block}.norm1")\nqkv = linear(x,')),
+        Mistake("the second norm stands on the stream", "You norm x and then add feed-forward to the normed x. The norm belongs inside the branch; the stream itself is never normed.",
+                edit=('hidden = linear(norm(x, f"{block}.norm2"),', 'x = norm(x, f"{block}.norm2")\nhidden = linear(x,')),
+        Mistake("no norm before attention", "Attention reads x as it is. It should read norm1(x).",
+                edit=('norm(x, f"{block}.norm1")', "x")),
+        Mistake("no norm before feed-forward", "Feed-forward reads x as it is. It should read norm2(x).",
+                edit=('norm(x, f"{block}.norm2")', "x")),
+        Mistake("norm1 before feed-forward too", "Feed-forward reads norm1(x). It has a norm of its own, norm2.",
+                edit=('norm(x, f"{block}.norm2")', 'norm(x, f"{block}.norm1")')),
+        Mistake("norms without weight and bias", "You normed the vectors, but left out the norms' own weight and bias.",
+                edit=('(C,), w[f"{name}.weight"], w[f"{name}.bias"]', "(C,)")),
+        Mistake("the final norm forgotten", "Your blocks are right, but the output layer reads norm(x), with the weights called norm.",
+                edit=('norm(x, "norm")', "x")),
+        Mistake("positions forgotten", 'The model cannot know at which place a token stands: add w["position.weight"][:T] to the embedding.',
+                edit=('+ w["position.weight"][:T]', ""), look=HAND),
+        Mistake("positions by id", "You look the position up with the id. Place 0 gets row 0 of position.weight, place 1 gets row 1, whatever ids are there.",
+                edit=('w["position.weight"][:T]', 'w["position.weight"][ids]'), look=HAND),
+        Mistake("biases forgotten", "You left out the biases of the linear layers.",
+                edit=('F.linear(x, w[f"{name}.weight"], w[f"{name}.bias"])', 'F.linear(x, w[f"{name}.weight"])')),
+        Mistake("the future is seen", "Your attention sees the whole text. A language model sees only the past: is_causal=True.",
+                edit=("is_causal=True", "is_causal=False"), look='chapter 5, "The mask"'),
+        Mistake("one head only", "You attend with one head of width C. Cut queries, keys and values into n_head heads of width C / n_head.",
+                edit=("3 * n_head", "3"), look=MERGE),
+        Mistake("cut without the transpose", "You viewed (B, T, 3C) as (B, heads, T, D) at once. The numbers of different tokens get mixed: view as (B, T, heads, D), then transpose.",
+                edit=("qkv.view(B, T, 3 * n_head, -1).transpose(1, 2)", "qkv.reshape(B, 3 * n_head, T, -1)"), look=MERGE),
+        Mistake("merged without the transpose", "You reshaped (B, heads, T, D) to (B, T, C) at once. Transpose back to (B, T, heads, D) first.",
+                edit=("y.transpose(1, 2).flatten(2)", "y.reshape(B, T, C)"), look=MERGE),
+        Mistake("queries and keys exchanged", "You took keys for queries. The rows of qkv make queries first, then keys, then values.",
+                edit=("q, k, v = heads", "k, q, v = heads")),
+        Mistake("keys and values exchanged", "You took values for keys. The rows of qkv make queries first, then keys, then values.",
+                edit=("q, k, v = heads", "q, v, k = heads")),
+        Mistake("attention without its projection", "After attention comes a linear layer, attention.proj, which mixes the heads.",
+                edit=('linear(y, f"{block}.attention.proj")', "y")),
+        Mistake("no activation", "You left out the GELU between the two layers of feed-forward. Without it they are one linear layer.",
+                edit=('F.gelu(hidden, approximate="tanh")', "hidden")),
+        Mistake("the exact GELU", "Very close: the activation is GELU's tanh form, and you took the exact one. F.gelu(x, approximate=\"tanh\").",
+                edit=('approximate="tanh"', 'approximate="none"'), look='chapter 9, "The same numbers as Hugging Face"'),
+        Mistake("ReLU in place of GELU", "Your activation is ReLU. GPT-2 has GELU, in its tanh form.",
+                edit=('F.gelu(hidden, approximate="tanh")', "F.relu(hidden)")),
+        Mistake("every block has the weights of the first", "You ran block 0 n_layer times. Block i has weights of its own, blocks.{i}.",
+                edit=('f"blocks.{i}"', '"blocks.0"')),
+        Mistake("both branches read the same x", "Feed-forward reads the x that came into the block. It should read what attention left: one comes after the other.",
+                edit=(('block = f"blocks.{i}"', 'block = f"blocks.{i}"\nbefore = x'),
+                      ('norm(x, f"{block}.norm2")', 'norm(before, f"{block}.norm2")')),
+                look=PLAN),
+        Mistake("probabilities in place of logits", "You returned probabilities. The task asks for the logits, before any softmax.",
+                wrap=lambda right: lambda *a: right(*a).softmax(dim=-1)),
+    ),
+)  # fmt: skip
 
 # ---------------------------------------------------------------- count the parameters of a GPT-2
 
@@ -51,7 +157,7 @@ COUNT = Exercise(
         Mistake("a bias in the head", "You gave the head a bias for each id. In GPT-2, and here, it has none.",
                 edit=("else vocab_size * n_embd", "else vocab_size * (n_embd + 1)")),
         Mistake("key-value heads ignored", "You gave every query head keys and values of its own. With n_kv_head heads they are only n_kv_head * head width wide.",
-                edit=("n_kv_head * (n_embd // n_head)", "n_embd"), look='chapter 9, "One config, two families"'),
+                edit=("n_kv_head * (n_embd // n_head)", "n_embd"), look='chapter 9, "Two families, one config"'),
         Mistake("keys without values", "You counted one matrix for keys and values together. Each has one of its own.",
                 edit=("2 * kv", "kv")),
         Mistake("the last norm forgotten", "Your layers are right, but after the last one there is one more norm: 2 * n_embd numbers.",
@@ -104,12 +210,12 @@ LOSS = Exercise(
         'Take reduction="sum" and ignore_index=-100, and divide by the number of targets that are not -100, at least 1.',
     ),
     explanation="Every counted token of the batch weighs the same, and a batch without any gives 0, so that it changes no weight.",
-    look=COUNTS,
+    look=MODEL,
     mistakes=(
         Mistake("not shifted at all", "You compared the logits at each place with the id at the same place, which the model has just read. It would learn to copy.",
                 edit=(("ids[:, 1:]", "ids"), ("logits[:, :-1]", "logits")), look=HAND),
         Mistake("shifted twice", "You compared each place with the id two places on. The model would learn to leave out every second id.",
-                edit=(("ids[:, 1:]", "ids[:, 2:]"), ("logits[:, :-1]", "logits[:, :-2]")), look='chapter 9, "Break it: shift twice"'),
+                edit=(("ids[:, 1:]", "ids[:, 2:]"), ("logits[:, :-1]", "logits[:, :-2]")), look=TWICE),
         Mistake("shifted the wrong way", "You compared each place with the id before it. The model has seen that one; it should say the next.",
                 edit=(("ids[:, 1:]", "ids[:, :-1]"), ("logits[:, :-1]", "logits[:, 1:]")), look=HAND),
         Mistake("shifted around the end", "With roll, the last place is asked for the first id of the text. Cut the ends off: logits[:, :-1] and ids[:, 1:].",
@@ -117,7 +223,7 @@ LOSS = Exercise(
         Mistake("flattened before the shift", "You flattened first and shifted then, so the last place of a text is asked for the first id of the next text. Shift each text, then flatten.",
                 edit=(("ids[:, 1:]", "ids.flatten()[1:]"), ("logits[:, :-1].flatten(0, 1)", "logits.flatten(0, 1)[:-1]")), look=HAND),
         Mistake("nan when nothing counts", "All is right until no target counts: then you divide 0 by 0 and get nan, which would spoil every weight. Return 0.",
-                edit=(".clamp(min=1)", ""), look=MODEL),
+                edit=(".clamp(min=1)", "")),
         Mistake("-100 counted in the mean", "Ignored targets add nothing to the sum, but you divided by their number too. Divide by those that count.",
                 edit=("(targets != -100).sum().clamp(min=1)", "targets.numel()")),
         Mistake("ids counted in place of targets", "You divided by the number of ids that are not -100. The first id of a text is no target: count after the shift.",
@@ -156,7 +262,7 @@ FIRST_STD = Exercise(
     "first_std",
     probe=_probe_std,
     hints=(
-        "Three kinds: what is drawn with 0.02, what is drawn smaller, and what is not drawn at all but set to 0 or 1.",
+        "There are three kinds: weights drawn with 0.02, weights drawn smaller, and weights that are set to 0 or 1 and not drawn at all.",
         "The last matrix of attention is attention.proj.weight, that of feed-forward ffn.down.weight. str.endswith takes a tuple.",
         "Two branches a layer add up in the stream, and squares add: divide by the square root of 2 * n_layer.",
     ),
@@ -308,4 +414,4 @@ REDRAW = Exercise(
     ),
 )  # fmt: skip
 
-EXERCISES = (COUNT, LOSS, FIRST_STD, FORWARD, REDRAW)
+EXERCISES = (GPT2_LOGITS, COUNT, LOSS, FIRST_STD, FORWARD, REDRAW)
