@@ -78,17 +78,12 @@ class RopeScaling:
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            kinds = int if name == "original_max_seq_len" else (int, float)
+            is_number = isinstance(value, kinds) and not isinstance(value, bool)
             if not is_number or not 0 < value < math.inf:
-                raise ValueError(
-                    f"RopeScaling: {name}={value!r}, expected a positive, finite number."
-                )
+                kind = "integer" if kinds is int else "finite number"
+                raise ValueError(f"RopeScaling: {name}={value!r}, expected a positive {kind}.")
 
-        if not isinstance(self.original_max_seq_len, int):
-            raise ValueError(
-                f"RopeScaling: original_max_seq_len={self.original_max_seq_len!r}, expected an "
-                "integer: the number of tokens in a text of pretraining."
-            )
         if self.low_freq_factor >= self.high_freq_factor:
             raise ValueError(
                 f"RopeScaling: low_freq_factor={self.low_freq_factor!r} must be smaller than "
@@ -99,13 +94,6 @@ class RopeScaling:
 def _check_even(name: str, size: int) -> None:
     if size < 2 or size % 2:
         raise ValueError(f"{name}={size}: sines and cosines come in pairs, so it must be even.")
-
-
-def _check_scaling(scaling: RopeScaling | None) -> None:
-    if scaling is not None and not isinstance(scaling, RopeScaling):
-        raise ValueError(
-            f"scaling={scaling!r}: expected a RopeScaling or None, got {type(scaling).__name__}."
-        )
 
 
 def rotary_frequencies(
@@ -120,7 +108,9 @@ def rotary_frequencies(
     Llama 3.1. Raises ValueError for an odd dim, and for a scaling that is not a RopeScaling.
     """
     _check_even("dim", dim)
-    _check_scaling(scaling)
+    if scaling is not None and not isinstance(scaling, RopeScaling):
+        raise ValueError(f"scaling={scaling!r}: expected a RopeScaling or None.")
+
     pairs = torch.arange(0, dim, 2, device=device, dtype=torch.float32)
     frequencies = 1.0 / base ** (pairs / dim)
     if scaling is None:
@@ -181,8 +171,9 @@ class RotaryEmbedding(nn.Module):
         scaling: RopeScaling | None = None,
     ) -> None:
         super().__init__()
-        _check_even("dim", dim)
-        _check_scaling(scaling)
+        rotary_frequencies(
+            dim, base, scaling
+        )  # raises ValueError for an odd dim or a wrong scaling
         self.dim = dim
         self.max_seq_len = max_seq_len
         self.base = base

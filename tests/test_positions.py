@@ -260,12 +260,12 @@ FAULTS = {
     "an infinite factor is accepted": ("not 0 < value < math.inf", "not 0 < value"),
     "equal limits are accepted": ("self.low_freq_factor >= self", "self.low_freq_factor > self"),
     "a fraction of a token is accepted": (
-        "if not isinstance(self.original_max_seq_len, int):",
-        "if False:",
+        "kinds = int if",
+        "kinds = (int, float) if",
     ),
     "a dict is accepted where the model is built": (
-        '_check_even("dim", dim)\n        _check_scaling(scaling)',
-        '_check_even("dim", dim)',
+        "rotary_frequencies(dim, base, scaling)  # raises",
+        '_check_even("dim", dim)  # raises',
     ),
     "turns without 2 pi": ("frequencies / (2 * math.pi)", "frequencies"),
     "the way back is the way there": (
