@@ -37,7 +37,7 @@ def cut() -> None:
     d = Drawing(420, 96)
     d.box(4, 30, 371, 38, "to train: 90%", "query", radius=2)
     d.box(375, 30, 41, 38, "10%", "key", radius=2, size=14)
-    d.text(395, 20, "to validate", size=14, anchor="middle")
+    d.text(416, 20, "to validate", size=14, anchor="end")
     for x, words in (
         (38, "comedies"),
         (132, "histories"),
