@@ -204,8 +204,9 @@ class _ChunkCache(dict[str, tuple[int, ...]]):
         data = chunk.encode("utf-8")
         whole = data in self.ranks  # a chunk that is a token is not cut, as in tiktoken
         pieces = [data] if whole else _merge_chunk(data, self.ranks)
-        ids = tuple([self.ranks.get(piece, self.unk_id) for piece in pieces])
-        if None in ids:
+        found = [self.ranks.get(piece, self.unk_id) for piece in pieces]
+        ids = tuple([i for i in found if i is not None])
+        if len(ids) < len(found):
             raise KeyError(chunk)
 
         if len(self) >= 2**17:  # about 30 MB; all of Shakespeare has some 34,000 different chunks
