@@ -30,6 +30,17 @@ def double(x: float) -> float:
 CHECK = "#| check: doubles | against: by hand\nassert double(3) == 6\nassert double(0.5) == 1.0"
 
 
+# Tables of hundreds of cases, each of them quick: faults of the chapters, and exercises answered by others.
+TABLES = ("test_the_checks_of_the_chapter_notice_every_fault", "test_answers_of_others")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the long tables slow, so that the quick tests stay quick."""
+    for item in items:
+        if getattr(item, "originalname", "") in TABLES:
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(scope="module", autouse=True)
 def one_thread():
     """Models as small as those of the tests gain nothing from a second thread, and lose much on a busy machine."""

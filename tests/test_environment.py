@@ -189,6 +189,7 @@ def output_of(*command):
     return subprocess.run(command, cwd=paths.ROOT, capture_output=True, encoding="utf-8")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["--help", "progress", "verify", "doctor"])
 def test_a_command_of_the_course_succeeds(command):
     done = output_of(sys.executable, "-m", "courseware", command)

@@ -106,6 +106,7 @@ FAULTS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("answer", "diagnosis", "words"), FAULTS)
 def test_a_fault_is_named_and_the_next_check_is_unharmed(answer, diagnosis, words, capsys):
     if answer in (takes_two_gigabytes, grows) and not os.path.exists("/proc/self/statm"):

@@ -87,6 +87,7 @@ def test_every_exercise_was_answered_by_others_rightly_and_wrongly():
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("exercise", EACH)
 def test_every_mistake_can_be_made(exercise):
     names = [m.name for m in exercise.mistakes]
@@ -121,6 +122,7 @@ def spoil(value) -> None:
         value.clear()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("exercise", EACH)
 def test_an_answer_that_destroys_its_arguments_harms_no_later_check(exercise):
     reference = exercise.task.reference

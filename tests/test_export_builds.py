@@ -74,6 +74,7 @@ def test_imports_are_hoisted_sorted_and_merged(course):
     assert text.count("import ") == 4  # with __future__
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("code", "check"),
     [

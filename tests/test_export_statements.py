@@ -140,6 +140,7 @@ def assert_keeps(candidate: Candidate, cells: list[str]) -> None:
 # --- the chapters of the course ---
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chapter", all_chapters(), ids=lambda chapter: chapter.stem)
 def test_every_chapter_keeps_its_statements(chapter):
     if not chapter.modules:

@@ -109,6 +109,7 @@ def prepared(tmp_path_factory):
     return folder / "data"
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=60)
 @given(st.data())
 def test_slices_and_their_documents_are_those_of_the_shards(prepared, data):

@@ -180,6 +180,7 @@ def test_16_bits_learn_as_well_as_32(precision):
     assert abs(ends[0] - ends[1]) < 0.05
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_a_compiled_model_has_the_same_losses(monkeypatch, precision):
     """The model is traced by torch.compile, without a compiler behind it."""

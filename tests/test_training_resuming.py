@@ -175,6 +175,7 @@ def damage_file(path, damage):
         path.write_bytes(b"")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["config.json", "model.safetensors", "state.pt", "checkpoint.json", "SHA256SUMS"]
 )

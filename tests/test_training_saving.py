@@ -54,6 +54,7 @@ def save_elsewhere(folder, limit):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", [100, 10_000, 60_000])
 def test_a_disk_that_fills_up_within_a_file_costs_nothing(tmp_path, limit):
     pytest.importorskip("resource")
@@ -70,6 +71,7 @@ def test_a_disk_that_fills_up_within_a_file_costs_nothing(tmp_path, limit):
     assert [path.name for path in tmp_path.iterdir()] == ["last"]
 
 
+@pytest.mark.slow
 def test_a_full_file_system_costs_nothing(tmp_path):
     mount = ["mount", "-t", "tmpfs", "-o", "size=100k", "tmpfs", str(tmp_path)]
     is_root = getattr(os, "geteuid", lambda: 1)() == 0
