@@ -76,7 +76,7 @@ def _suggestions(done: dict[str, dict[str, str]]) -> list[tuple[str, str]]:
 
 def _tonight(done: dict[str, dict[str, str]]) -> str:
     if not done.get("chapter") and not done.get("exercise"):
-        return "run this page, and let the six lines below write Shakespeare."
+        return "run chapter 0, and let its six lines write Shakespeare."
 
     exercise = _next_exercise(done)
     if exercise is None:

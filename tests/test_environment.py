@@ -134,10 +134,10 @@ def test_progress_lists_the_chapters(learner):
     assert "01  Characters              exported" in dashboard.summary()
 
 
-def test_the_first_evening_begins_with_this_page(learner):
+def test_the_first_evening_begins_with_chapter_0(learner):
     text = dashboard.summary()
 
-    assert "Ten minutes tonight: run this page" in text
+    assert "Ten minutes tonight: run chapter 0" in text
     assert "This weekend: chapters 1 to 4" in text
 
 

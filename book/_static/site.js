@@ -61,7 +61,7 @@ function quietFolds() {
 
 /** Let drawings lead to pages: in a notebook their links name other notebooks. */
 function linkDrawings() {
-  for (const link of document.querySelectorAll("svg a[href$='.ipynb']")) {
+  for (const link of document.querySelectorAll(".cell_output a[href$='.ipynb']")) {
     link.setAttribute("href", link.getAttribute("href").replace(/\.ipynb$/, ".html"));
   }
 }
