@@ -9,7 +9,7 @@ from courseware.exercises import Exercise, Mistake
 
 PLAN = 'chapter 9, "Two models, one plan"'
 HAND = 'chapter 9, "From ids to a loss, by hand"'
-FORTY = 'chapter 9, "A GPT in forty lines"'
+THIRTY = 'chapter 9, "A GPT in thirty lines"'
 PAPER = 'chapter 9, "Count on paper"'
 TWICE = 'chapter 9, "Break it: shift twice"'
 TIE = 'chapter 9, "Break it: the tie that came apart"'
@@ -64,7 +64,7 @@ GPT2_LOGITS = Exercise(
         "For attention: qkv.view(B, T, 3 * n_head, -1).transpose(1, 2).chunk(3, dim=1) gives q, k and v; afterwards .transpose(1, 2).flatten(2) lays the heads side by side.",
     ),
     explanation="You have written GPT-2. With OpenAI's weights under these names, your function would write what theirs writes.",
-    look=FORTY,
+    look=THIRTY,
     mistakes=(
         Mistake("attention is not added to the stream", "What attention returns replaces x in your code. It must be added: x = x + attention(norm1(x)).",
                 edit=("x = x + linear(y", "x = linear(y")),
