@@ -96,11 +96,9 @@ def _next_exercise(done: dict[str, dict[str, str]]) -> Exercise | None:
 
 
 def _weekend(done: dict[str, dict[str, str]]) -> str:
+    todo = [c.number for c in all_chapters() if not _is_done(c, done) and c.modules]
     for stage in STAGES:
-        chapters = [
-            c for c in all_chapters() if stage.first <= c.number <= stage.last and c.modules
-        ]
-        left = [chapter.number for chapter in chapters if not _is_done(chapter, done)]
+        left = [number for number in todo if stage.first <= number <= stage.last]
         if left:
             which = f"chapter {left[0]}" if len(left) == 1 else f"chapters {left[0]} to {left[-1]}"
             return f"{which}: {stage.goal}."

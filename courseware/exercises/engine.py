@@ -151,8 +151,6 @@ def _named(exercise: Exercise, mine: Results) -> tuple[Mistake, ...]:
         if same_results(mine, exercise.results_of(mistake), exercise.tolerance):
             return (mistake,)
 
-    if not _has_wrong_value(exercise, mine):
-        return ()
     deadline = time.monotonic() + PAIR_SECONDS
     for pair in _pairs(exercise, possible, mine):
         if time.monotonic() > deadline:
@@ -162,18 +160,18 @@ def _named(exercise: Exercise, mine: Results) -> tuple[Mistake, ...]:
     return ()
 
 
-def _has_wrong_value(exercise: Exercise, mine: Results) -> bool:
-    """Return whether some result is wrong and not an error: that two answers raise at one place says too little."""
-    right = _places(exercise, mine, exercise.results_of())
-    return any(i not in right and not isinstance(r, Raised) for i, (_, r) in enumerate(mine))
-
-
 def _pairs(
     exercise: Exercise, mistakes: list[Mistake], mine: Results
 ) -> Iterator[tuple[Mistake, Mistake]]:
-    """Yield pairs of mistakes, those first which, each by itself, explain most of the results that are wrong."""
-    whole = [m for m in mistakes if m.answer is None]
+    """Yield pairs of mistakes, those first which, each by itself, explain most of the results that are wrong.
+
+    No pairs if nothing is wrong but an error that was raised: that two answers raise at one place says too little.
+    """
     right = _places(exercise, mine, exercise.results_of())
+    if all(i in right or isinstance(result, Raised) for i, (_, result) in enumerate(mine)):
+        return
+
+    whole = [m for m in mistakes if m.answer is None]
     explained = [_places(exercise, mine, exercise.results_of(m)) for m in whole]
 
     def left_open(pair: tuple[int, int]) -> int:
