@@ -9,9 +9,7 @@ from typing import Any
 import ipywidgets
 
 from courseware.widgets.controls import redraw_on_change
-from courseware.widgets.figures import ATTENTION_MAP, COLOURS
-
-_LIGHT = 0.6  # weights above this have a colour so light that they need black text
+from courseware.widgets.figures import ATTENTION_MAP, COLOURS, LIGHT_WEIGHT
 
 
 def attention_map(data: dict[str, Any]) -> ipywidgets.VBox:
@@ -54,7 +52,7 @@ def line_html(text: str, row: Sequence[float]) -> str:
     for place, character in enumerate(text):
         shown = html.escape("␣" if character == " " else character)
         if place < len(row):
-            ink = "#000" if row[place] > _LIGHT else "#fff"
+            ink = "#000" if row[place] > LIGHT_WEIGHT else "#fff"
             tint = f"background:{colour(row[place])};color:{ink}"
         else:
             tint = "opacity:.45"

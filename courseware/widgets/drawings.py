@@ -16,6 +16,7 @@ import math
 from collections.abc import Sequence
 
 from courseware.widgets.figures import COLOURS
+from courseware.widgets.markup import show_figure, svg_figure
 
 MAX_WIDTH = 700
 _HEAD = 8  # length of an arrow's head in pixels
@@ -143,25 +144,12 @@ class Drawing:
 
     def to_html(self, alt: str, caption: str = "") -> str:
         """Return the `<figure>` element; raises ValueError if `alt` is empty."""
-        if not alt.strip():
-            raise ValueError(
-                "expected a description in alt, got nothing; say what the drawing shows"
-            )
-
-        below = f"<figcaption>{html.escape(caption)}</figcaption>" if caption else ""
-        return (
-            '<figure class="mg-figure" style="margin:0">'
-            f'<svg role="img" aria-label="{html.escape(alt)}" viewBox="0 0 {self.width} {self.height}" '
-            f'style="display:block;width:100%;max-width:{self.width}px;height:auto;font-family:inherit" '
-            f'fill="currentColor">{"".join(self._parts)}</svg>{below}</figure>'
-        )
+        body = "".join(self._parts)
+        return svg_figure(body, f"{self.width} {self.height}", self.width, alt, caption)
 
     def show(self, alt: str, caption: str = "") -> None:
         """Display the drawing, with `alt` as its spoken description."""
-        from IPython.display import display
-
-        markup = self.to_html(alt, caption)
-        display({"text/html": markup, "text/plain": f"Figure: {alt}"}, raw=True)
+        show_figure(self.to_html(alt, caption), alt)
 
 
 def _css(colour: str) -> str:

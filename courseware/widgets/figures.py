@@ -7,12 +7,13 @@ an inch is 100 pixels on the page, so a 700-pixel column shows it at full size, 
 from __future__ import annotations
 
 import hashlib
-import html
 import io
 import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree
+
+from courseware.widgets.markup import described, show_figure, svg_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -29,6 +30,7 @@ COLOURS = {
     "band": "#56B4E940",  # 0x40 / 0xFF = 25% opacity
 }
 ATTENTION_MAP = "viridis"  # always scaled from 0 to 1
+LIGHT_WEIGHT = 0.6  # weights above this have a colour so light that they need black text
 
 WIDTH = 7.0  # inches, the most that fits: 700 px on the page
 PIXELS_PER_INCH = 100
@@ -85,20 +87,15 @@ def show(fig: Figure, alt: str, caption: str | None = None) -> None:
     always gives the same bytes. Raises ValueError if `alt` is empty or the figure is wider than the page.
     """
     import matplotlib.pyplot as plt
-    from IPython.display import display
 
     markup = to_html(fig, alt, caption)
     plt.close(fig)
-    display({"text/html": markup, "text/plain": f"Figure: {alt}"}, raw=True)
+    show_figure(markup, alt)
 
 
 def to_html(fig: Figure, alt: str, caption: str | None = None) -> str:
     """Return the `<figure>` element that `show` displays; raises ValueError as `show` does."""
-    if not alt or not alt.strip():
-        raise ValueError(
-            "expected a description in alt, got nothing; say in a sentence what the figure shows"
-        )
-
+    described(alt, "figure")
     width, height = fig.get_size_inches()
     if width > WIDTH + 1e-6:
         raise ValueError(
@@ -112,18 +109,18 @@ def to_html(fig: Figure, alt: str, caption: str | None = None) -> str:
     _round(root)
     _rename_ids(root, salt=alt)
 
-    pixels = round(width * PIXELS_PER_INCH)
     points = " ".join(f"{POINTS_PER_INCH * inches:.4g}" for inches in (width, height))
-    opening = (
-        f'<svg role="img" aria-label="{html.escape(alt)}" viewBox="0 0 {points}" '
-        f'style="display:block;width:100%;max-width:{pixels}px;height:auto;font-family:inherit" '
-        'fill="currentColor" stroke-linejoin="round" stroke-linecap="butt">'
-    )
     body = "".join(ElementTree.tostring(child, encoding="unicode") for child in root)
     body = re.sub(r' xmlns(:\w+)?="[^"]*"', "", body)
     body = re.sub(r"\s*\n\s*", "\n", body)
-    below = f"<figcaption>{html.escape(caption)}</figcaption>" if caption else ""
-    return f'<figure class="mg-figure" style="margin:0">{opening}\n{body.strip()}</svg>{below}</figure>'
+    return svg_figure(
+        f"\n{body.strip()}",
+        points,
+        round(width * PIXELS_PER_INCH),
+        alt,
+        caption,
+        attributes=' stroke-linejoin="round" stroke-linecap="butt"',
+    )
 
 
 def _draw(fig: Figure) -> ElementTree.Element:

@@ -7,6 +7,8 @@ import json
 import re
 from typing import TYPE_CHECKING, Any
 
+from courseware.widgets.markup import described
+
 if TYPE_CHECKING:
     from ipywidgets import Widget
 
@@ -43,10 +45,7 @@ def twin_html(twin: str, data: Any, alt: str) -> str:
     """
     if not _NAME.fullmatch(twin):
         raise ValueError(f"expected a twin's name such as 'bpe-merges', got {twin!r}")
-    if not alt or not alt.strip():
-        raise ValueError(
-            "expected a description in alt, got nothing; say in a sentence what the widget shows"
-        )
+    described(alt, "widget")
     return (
         f'<div class="twin" data-twin="{twin}">'
         f'<script type="application/json">{_safe_json(data)}</script>'

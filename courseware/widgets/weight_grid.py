@@ -8,7 +8,6 @@ from torch import Tensor
 
 from courseware.widgets import figures
 
-_LIGHT = 0.6  # weights above this have a colour so light that they need black text
 _FEW = 8  # up to so many keys, each weight is written into its cell
 
 
@@ -55,7 +54,7 @@ def _draw(ax, grid: Tensor, tokens: Sequence[str], mask: Tensor | None) -> None:
             for column in range(n_tokens):
                 weight = float(shown[row, column])
                 if weight == weight:  # not empty
-                    ink = "#111111" if weight > _LIGHT else "#ffffff"
+                    ink = "#111111" if weight > figures.LIGHT_WEIGHT else "#ffffff"
                     label = f"{weight:.2f}".replace("1.00", "1").replace("0.00", "0")
                     place = (column + 0.5, row + 0.5)
                     ax.text(*place, label, ha="center", va="center", color=ink)
