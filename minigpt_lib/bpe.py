@@ -304,7 +304,7 @@ class BPETokenizer:
     Args:
         ranks: the id of each token, which is also its turn to merge. Single bytes may be missing and
             ids may have gaps, as in the vocabularies of real models.
-        special_tokens: names with ids of their own, which come from text only where they are allowed.
+        special_tokens: names and their ids; `encode` produces them only where they are allowed.
         pattern: the regular expression that cuts a text into chunks.
         unk_token: the special token that stands for a byte without a token; without one, encoding
             such a byte raises ValueError.
@@ -372,7 +372,7 @@ class BPETokenizer:
         """Yield the ids of the joined `chunks`, holding only the text after the last safe cut.
 
         They are the ids that `encode` gives for the whole text, special tokens included. Only the
-        patterns of this module have known safe cuts; under another, all text between two special
+        patterns of this module have known safe cuts; with any other, all text between two special
         tokens is held. Raises ValueError as `encode` does.
         """
         names = _allowed_names(allowed_special, self.special_tokens)
@@ -443,7 +443,7 @@ class BPETokenizer:
             raise ValueError(f"expected a file of BPETokenizer.save, got {path}: {error}") from None
 
     def _encode(self, text: str, names: list[str], position: int = 0) -> list[int]:
-        """Return the ids of text that `position` characters precede; `names` become special tokens."""
+        """Return the ids of `text`, which begins at `position`; `names` become special tokens."""
         special = "|".join(map(re.escape, names))
         parts = re.split(f"({special})", text) if names else [text]
         ids: list[int] = []

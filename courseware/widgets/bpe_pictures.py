@@ -1,4 +1,4 @@
-"""The drawings of chapter 02: how hotter merges, which words a pair stands in, and from text to ids."""
+"""The drawings of chapter 02: how hotter merges, which words contain a pair, and from text to ids."""
 
 from __future__ import annotations
 
@@ -47,9 +47,9 @@ def merge_tree() -> None:
 
 
 def index() -> None:
-    """Show the pairs of hot, hotter and hottest with their counts, and arrows to the words that have them."""
-    d = Drawing(420, 312)
-    words = ["hot", "hotter", "hottest"]
+    """Show the pairs of four words with their counts, and arrows to the words that have them."""
+    d = Drawing(420, 350)
+    words = ["hot", "hotter", "hottest", "hotel"]
     pairs: dict[str, list[int]] = {}
     for i, word in enumerate(words):
         for first, second in zip(word, word[1:]):
@@ -57,23 +57,24 @@ def index() -> None:
 
     d.text(14, 24, "pair, count", anchor="start")
     d.text(300, 24, "words", anchor="start")
-    places = [80, 160, 240]
+    places = [70, 142, 214, 286]
     for word, y in zip(words, places):
-        d.box(300, y, 104, 36, word, "value")
+        d.box(300, y, 104, 36, word, "value" if word == "hottest" else "residual")
     for row, (pair, where) in enumerate(pairs.items()):
         y = 38 + 38 * row
-        colour = "query" if pair == "o t" else "residual"
-        d.box(14, y, 100, 30, pair, colour)
-        d.text(126, y + 21, str(len(where)), anchor="start", bold=pair == "o t")
+        chosen = pair == "e s"
+        d.box(14, y, 100, 30, pair, "query" if chosen else "residual")
+        d.text(126, y + 21, str(len(where)), anchor="start", bold=chosen)
         for i in where:
-            if pair == "o t":
-                d.arrow(146, y + 15, 298, places[i] + 18, colour)
+            if chosen:
+                d.arrow(146, y + 15, 298, places[i] + 18, "query")
             else:
                 d.line(146, y + 15, 298, places[i] + 18, "#7F7F7F60", 1)
     d.show(
-        alt="On the left the seven pairs of hot, hotter and hottest with their counts, on the right the three words. "
-        "Lines lead from each pair to the words that contain it; those of the pair o t, to all three, are highlighted.",
-        caption="The index: merging o t visits the words at the ends of its arrows, and no others.",
+        alt="On the left the eight pairs of hot, hotter, hottest and hotel with their counts, on the right the four "
+        "words. Lines lead from each pair to the words that contain it; the only line of the pair e s, to hottest, "
+        "is highlighted.",
+        caption="The index: merging e s visits hottest, and no other word.",
     )
 
 
