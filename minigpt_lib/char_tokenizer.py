@@ -41,7 +41,7 @@ class CharTokenizer:
     """
 
     def __init__(self, alphabet: Iterable[str]) -> None:
-        """Sort the distinct characters; raises ValueError for none, or for anything but single characters."""
+        """Sort the distinct characters; raises ValueError if there are none, or one is not a single character."""
         characters = sorted(set(alphabet))
         if not characters:
             raise ValueError(
