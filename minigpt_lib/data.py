@@ -109,8 +109,8 @@ class TextDataset(Dataset[tuple[Tensor, Tensor]]):
     more window ends with the text, and those of its targets that were asked before are -100. So
     with stride = T every token but the first is a target exactly once.
 
-    Raises ValueError if N < T + 1, unless 1 <= stride <= T (a larger stride would skip tokens), or,
-    when `vocab_size` is given, for an id outside it, with its position.
+    Raises ValueError if N < T + 1, if the stride is not from 1 to T (a larger one would skip tokens),
+    or, when `vocab_size` is given, for an id outside it, with its position.
     """
 
     def __init__(
@@ -157,7 +157,7 @@ def _check_vocabulary(ids: Tensor, vocab_size: int) -> None:
 
 
 class _Shuffled(Sampler[int]):
-    """Every index from 0 to length - 1 once a pass, in an order that depends on the seed and the pass only."""
+    """Every index from 0 to length - 1 once a pass, in an order that depends only on the seed and the pass."""
 
     def __init__(self, length: int, seed: int) -> None:
         self.length = length
@@ -182,7 +182,7 @@ def create_dataloader(
 ) -> DataLoader[tuple[Tensor, Tensor]]:
     """Return a DataLoader that yields every window once a pass, as (x, y) of (B, T) int64.
 
-    With `shuffle` every pass has another order. `seed` alone decides the order of the first pass, the
+    With `shuffle` every pass has a different order. `seed` alone decides the order of the first pass, the
     second and so on, whether the passes before were read to the end or not; a pass counts as soon as
     its first batch is read. The last batch may be smaller; `drop_last` leaves it out. Raises
     ValueError if no batch would be left.
