@@ -99,7 +99,7 @@ class BigramLM(nn.Module):
         """Count the pairs of `tokens`, N integer ids, each pair as if seen `alpha` times before.
 
         p(b | a) = (n_ab + alpha) / (n_a + alpha * V). With alpha = 0 no table has a lower loss on
-        `tokens` itself; a token that nothing followed then gets a uniform row.
+        `tokens` itself, and a token that nothing followed gets a uniform row.
 
         Raises ValueError for fewer than 2 tokens, an id outside the vocabulary, or alpha < 0.
         """
@@ -179,8 +179,8 @@ def generate(
 class MLPLM(nn.Module):
     """Predict the next token from the last `context` ones: embedding, hidden layer (ReLU), logits.
 
-    n_embd numbers for a token, n_hidden in the hidden layer. Places before the beginning of a text
-    count as zeros. Bengio et al. (2003), section 2, with ReLU for tanh and without the direct
+    n_embd: numbers per token. n_hidden: width of the hidden layer. Places before the beginning of a
+    text count as zeros. Bengio et al. (2003), section 2, with ReLU for tanh and without the direct
     connections from embedding to output.
 
     Raises ValueError if a size is below 1.
