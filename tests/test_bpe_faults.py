@@ -72,6 +72,10 @@ FAULTS = {
         "yield from self._encode(held[:done], [], position)",
     ),
     "a special token is cut": ("len(held) - max(map(len, names), default=1) + 1", "len(held)"),
+    "a special token that may still grow is cut": (
+        "if match.start() < end:",
+        "if match.start() <= end:",
+    ),
     "a stream is cut anywhere": ("return start + sum(map(len, done))", "return len(held)"),
     "a stream waits for its end": ("if len(held) >= limit:", "if False:"),
     "vocab_size counts tokens": ("return max(self._tokens) + 1", "return len(self._tokens)"),

@@ -363,6 +363,9 @@ FAULTS = {
     "a token in neither part": ("tokens[cut:]", "tokens[cut + 1:]"),
     "the fraction is rounded down": ("round(len(tokens) * val_fraction)", "int(len(tokens) * val_fraction)"),
     "an empty part is accepted": ("if not 0 < cut < len(tokens)", "if not 0 <= cut <= len(tokens)"),
+    "a part of one token is refused": ("if not 0 < cut < len(tokens)", "if not 1 < cut < len(tokens)"),
+    "every window leaves targets out": ("if planned > start:", "if planned >= start:"),
+    "UTF-16 is taken for cp1252": ('guess = "utf-16" if raw[:2] in', 'guess = "utf-16" if raw[:3] in'),
     "the shift is forgotten": ("return windows[:, :-1], windows[:, 1:]", "return windows[:, :-1], windows[:, :-1]"),
     "inputs and targets are exchanged": (
         "return windows[:, :-1], windows[:, 1:]", "return windows[:, 1:], windows[:, :-1]"),
