@@ -131,7 +131,7 @@ def main() -> None:
     if options.threads:
         torch.set_num_threads(options.threads)
 
-    ours, theirs = build_pair(GPTConfig.preset("gpt2_124m", init_std=INIT_STD))
+    ours, theirs = build_pair(GPTConfig.preset("gpt2_124m", vocab_size=50257, init_std=INIT_STD))
     generator = torch.Generator().manual_seed(1)
     ids = torch.randint(ours.config.vocab_size, (1, options.prompt), generator=generator)
     n, T = options.tokens, options.prompt

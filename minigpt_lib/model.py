@@ -44,128 +44,6 @@ __all__ = [
     "TransformerBlock",
 ]
 
-# Each entry builds a part of the model from a config c.
-POSITIONS = {
-    "learned": lambda c: LearnedPositionalEmbedding(c.max_seq_len, c.n_embd),
-    "sinusoidal": lambda c: SinusoidalPositionalEncoding(c.max_seq_len, c.n_embd),
-    "rope": lambda c: RotaryEmbedding(
-        c.head_dim,
-        c.max_seq_len,
-        c.rope_base,
-        c.rope_scaling,
-    ),
-}
-NORMS = {
-    "layer": lambda c: LayerNorm(c.n_embd, c.norm_eps, c.bias, fused=c.fused),
-    "rms": lambda c: RMSNorm(c.n_embd, c.norm_eps, fused=c.fused),
-}
-
-
-def _plain_ffn(c: "GPTConfig") -> GPTFFN:
-    return GPTFFN(
-        c.n_embd,
-        c.ffn_hidden,
-        c.ffn,
-        bias=c.bias,
-        dropout=c.dropout,
-        fused=c.fused,
-    )
-
-
-def _gated_ffn(c: "GPTConfig") -> SwiGLUFFN:
-    return SwiGLUFFN(c.n_embd, c.ffn_hidden, bias=c.bias, dropout=c.dropout)
-
-
-FFNS = dict.fromkeys(ACTIVATIONS, _plain_ffn) | {"swiglu": _gated_ffn}
-
-
-def _wrong_sizes(c: "GPTConfig") -> Iterator[str]:
-    optional = ("n_kv_head", "ffn_hidden")
-    for name in ("vocab_size", "max_seq_len", "n_embd", "n_layer", "n_head", *optional):
-        size = getattr(c, name)
-        is_default = size is None and name in optional
-        if not is_default and (type(size) is not int or size < 1):
-            yield f"{name}={size!r}, expected a whole number of at least 1"
-
-
-def _wrong_values(c: "GPTConfig") -> Iterator[str]:
-    known = {"position": POSITIONS, "norm": NORMS, "ffn": FFNS, "norm_position": ("pre", "post")}
-    for name, choices in known.items():
-        if getattr(c, name) not in tuple(choices):
-            yield f"{name}={getattr(c, name)!r}, expected one of {', '.join(choices)}"
-
-    for name in ("tie_weights", "bias", "fused"):
-        if type(getattr(c, name)) is not bool:
-            yield f"{name}={getattr(c, name)!r}, expected True or False"
-
-    if not (c.rope_scaling is None or isinstance(c.rope_scaling, RopeScaling)):
-        yield f"rope_scaling={c.rope_scaling!r}, expected a RopeScaling or None"
-
-    if not (isinstance(c.dropout, (int, float)) and 0 <= c.dropout < 1):
-        yield f"dropout={c.dropout!r}, expected at least 0 and below 1"
-
-    for name, bound in (("rope_base", 1), ("norm_eps", 0), ("init_std", 0)):
-        number = getattr(c, name)
-        if not (isinstance(number, (int, float)) and bound < number < math.inf):
-            yield f"{name}={number!r}, expected a finite number above {bound}"
-
-
-def _conflicts(c: "GPTConfig") -> Iterator[str]:
-    if c.n_embd % c.n_head:
-        yield f"n_embd={c.n_embd} cannot be cut into n_head={c.n_head} equal heads"
-    if c.n_kv_head is not None and c.n_head % c.n_kv_head:
-        yield f"n_head={c.n_head} query heads cannot share n_kv_head={c.n_kv_head} evenly"
-
-    if c.position == "rope" and c.head_dim % 2:
-        yield f"rope turns pairs, but n_embd={c.n_embd} / n_head={c.n_head} = {c.head_dim} is odd"
-    if c.position == "sinusoidal" and c.n_embd % 2:
-        yield f"sines and cosines come in pairs, but n_embd={c.n_embd} is odd"
-    if c.position != "rope" and c.rope_scaling is not None:
-        yield f"rope_scaling is given, but position={c.position!r} does not rotate"
-
-
-def _problems(c: "GPTConfig") -> list[str]:
-    """Return an error message for each setting, and each pair of settings, that cannot work."""
-    sizes = [*_wrong_sizes(c)]  # with a wrong size there is nothing to divide
-    return sizes or [*_wrong_values(c), *_conflicts(c)]
-
-
-_GPT2: dict[str, Any] = {
-    "position": "learned",
-    "norm": "layer",
-    "ffn": "gelu_tanh",
-    "tie_weights": True,
-    "bias": True,
-}
-_LLAMA: dict[str, Any] = {
-    "position": "rope",
-    "norm": "rms",
-    "ffn": "swiglu",
-    "tie_weights": False,
-    "bias": False,
-}
-
-PRESETS: dict[str, dict[str, Any]] = {
-    "laptop": dict(
-        _LLAMA, vocab_size=70, max_seq_len=256,
-        n_embd=128, n_layer=4, n_head=4, init_std=0.08,
-    ),
-    "gpt2_124m": dict(
-        _GPT2, vocab_size=50257, max_seq_len=1024,
-        n_embd=768, n_layer=12, n_head=12,
-    ),
-    "fineweb_44m": dict(
-        _GPT2, vocab_size=9157, max_seq_len=1024,
-        n_embd=512, n_layer=12, n_head=8, ffn_hidden=2048,
-        position="sinusoidal", ffn="relu",
-    ),
-    "llama3_8b": dict(
-        _LLAMA, vocab_size=128256, max_seq_len=8192,
-        n_embd=4096, n_layer=32, n_head=32, n_kv_head=8, ffn_hidden=14336,
-        rope_base=500000.0,
-    ),
-}  # fmt: skip
-
 
 @dataclass(frozen=True)
 class GPTConfig:
@@ -217,6 +95,129 @@ class GPTConfig:
         if name not in PRESETS:
             raise ValueError(f"preset {name!r} is unknown: expected one of {', '.join(PRESETS)}.")
         return cls(**(PRESETS[name] | changes))
+
+
+# Each entry builds a part of the model from a config c.
+POSITIONS = {
+    "learned": lambda c: LearnedPositionalEmbedding(c.max_seq_len, c.n_embd),
+    "sinusoidal": lambda c: SinusoidalPositionalEncoding(c.max_seq_len, c.n_embd),
+    "rope": lambda c: RotaryEmbedding(
+        c.head_dim,
+        c.max_seq_len,
+        c.rope_base,
+        c.rope_scaling,
+    ),
+}
+NORMS = {
+    "layer": lambda c: LayerNorm(c.n_embd, c.norm_eps, c.bias, fused=c.fused),
+    "rms": lambda c: RMSNorm(c.n_embd, c.norm_eps, fused=c.fused),
+}
+
+
+def _plain_ffn(c: GPTConfig) -> GPTFFN:
+    return GPTFFN(
+        c.n_embd,
+        c.ffn_hidden,
+        c.ffn,
+        bias=c.bias,
+        dropout=c.dropout,
+        fused=c.fused,
+    )
+
+
+def _gated_ffn(c: GPTConfig) -> SwiGLUFFN:
+    return SwiGLUFFN(c.n_embd, c.ffn_hidden, bias=c.bias, dropout=c.dropout)
+
+
+FFNS = dict.fromkeys(ACTIVATIONS, _plain_ffn) | {"swiglu": _gated_ffn}
+
+
+def _wrong_sizes(c: GPTConfig) -> Iterator[str]:
+    optional = ("n_kv_head", "ffn_hidden")
+    for name in ("vocab_size", "max_seq_len", "n_embd", "n_layer", "n_head", *optional):
+        size = getattr(c, name)
+        is_default = size is None and name in optional
+        if not is_default and (type(size) is not int or size < 1):
+            yield f"{name}={size!r}, expected a whole number of at least 1"
+
+
+def _wrong_values(c: GPTConfig) -> Iterator[str]:
+    known = {"position": POSITIONS, "norm": NORMS, "ffn": FFNS, "norm_position": ("pre", "post")}
+    for name, choices in known.items():
+        if getattr(c, name) not in tuple(choices):
+            yield f"{name}={getattr(c, name)!r}, expected one of {', '.join(choices)}"
+
+    for name in ("tie_weights", "bias", "fused"):
+        if type(getattr(c, name)) is not bool:
+            yield f"{name}={getattr(c, name)!r}, expected True or False"
+
+    if not (c.rope_scaling is None or isinstance(c.rope_scaling, RopeScaling)):
+        yield f"rope_scaling={c.rope_scaling!r}, expected a RopeScaling or None"
+
+    if not (isinstance(c.dropout, (int, float)) and 0 <= c.dropout < 1):
+        yield f"dropout={c.dropout!r}, expected at least 0 and below 1"
+
+    for name, bound in (("rope_base", 1), ("norm_eps", 0), ("init_std", 0)):
+        number = getattr(c, name)
+        if not (isinstance(number, (int, float)) and bound < number < math.inf):
+            yield f"{name}={number!r}, expected a finite number above {bound}"
+
+
+def _conflicts(c: GPTConfig) -> Iterator[str]:
+    if c.n_embd % c.n_head:
+        yield f"n_embd={c.n_embd} cannot be cut into n_head={c.n_head} equal heads"
+    if c.n_kv_head is not None and c.n_head % c.n_kv_head:
+        yield f"n_head={c.n_head} query heads cannot share n_kv_head={c.n_kv_head} evenly"
+
+    if c.position == "rope" and c.head_dim % 2:
+        yield f"rope turns pairs, but n_embd={c.n_embd} / n_head={c.n_head} = {c.head_dim} is odd"
+    if c.position == "sinusoidal" and c.n_embd % 2:
+        yield f"sines and cosines come in pairs, but n_embd={c.n_embd} is odd"
+    if c.position != "rope" and c.rope_scaling is not None:
+        yield f"rope_scaling is given, but position={c.position!r} does not rotate"
+
+
+def _problems(c: GPTConfig) -> list[str]:
+    """Return an error message for each setting, and each pair of settings, that cannot work."""
+    sizes = [*_wrong_sizes(c)]  # with a wrong size there is nothing to divide
+    return sizes or [*_wrong_values(c), *_conflicts(c)]
+
+
+_GPT2: dict[str, Any] = {
+    "position": "learned",
+    "norm": "layer",
+    "ffn": "gelu_tanh",
+    "tie_weights": True,
+    "bias": True,
+}
+_LLAMA: dict[str, Any] = {
+    "position": "rope",
+    "norm": "rms",
+    "ffn": "swiglu",
+    "tie_weights": False,
+    "bias": False,
+}
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "laptop": dict(
+        _LLAMA, vocab_size=70, max_seq_len=256,
+        n_embd=128, n_layer=4, n_head=4, init_std=0.08,
+    ),
+    "gpt2_124m": dict(
+        _GPT2, vocab_size=50304, max_seq_len=1024,
+        n_embd=768, n_layer=12, n_head=12,
+    ),
+    "fineweb_44m": dict(
+        _GPT2, vocab_size=9157, max_seq_len=1024,
+        n_embd=512, n_layer=12, n_head=8, ffn_hidden=2048,
+        position="sinusoidal", ffn="relu",
+    ),
+    "llama3_8b": dict(
+        _LLAMA, vocab_size=128256, max_seq_len=8192,
+        n_embd=4096, n_layer=32, n_head=32, n_kv_head=8, ffn_hidden=14336,
+        rope_base=500000.0,
+    ),
+}  # fmt: skip
 
 
 class TransformerBlock(nn.Module):
@@ -312,7 +313,7 @@ class MiniGPT(nn.Module):
 
         targets (B, T): the next ids, already shifted. -100 does not count; without any other target the
         loss is 0. positions: (T,) or (B, T), by default those that follow the cache. mask: see
-        CausalSelfAttention. cache: cache[i] is layer i's. last_only: logits (B, 1, V) of the last place.
+        CausalSelfAttention. cache: cache[i] is layer i's. last_only: logits (B, 1, V) of the last position.
         Raises ValueError for ids that are not (B, T), or for more than max_seq_len tokens.
         """
         start = 0 if cache is None else cache.length

@@ -227,7 +227,7 @@ def test_matrix_weights_agree_with_a_count_by_hand():
     laptop = scaling.size_configs()[2]
     assert scaling.matrix_weights(laptop) == 4 * (4 * 128 * 128 + 3 * 128 * 352) + 70 * 128
 
-    gpt2 = GPTConfig.preset("gpt2_124m")
+    gpt2 = GPTConfig.preset("gpt2_124m", vocab_size=50257)
     assert scaling.matrix_weights(gpt2) == 12 * 12 * 768**2 + 50257 * 768
 
 
@@ -364,7 +364,7 @@ def test_texts_of_different_lengths_have_no_common_start():
 
 def test_a_token_needs_every_weight_but_the_unused_positions_in_memory():
     with torch.device("meta"):
-        model = MiniGPT(GPTConfig.preset("gpt2_124m"))
+        model = MiniGPT(GPTConfig.preset("gpt2_124m", vocab_size=50257))
 
     assert generation.bytes_per_token(model) == 4 * (124_439_808 - 1023 * 768)
     assert generation.bytes_per_token(model.to(torch.bfloat16)) == 2 * (124_439_808 - 1023 * 768)

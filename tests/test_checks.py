@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from courseware import paths
-from courseware.checks import agreement, causality, refusals, sequences
+from courseware.checks import agreement, caches, causality, refusals, sequences
 from courseware.checks.agreement import agree, gradients, roughen
 from courseware.checks.causality import sees_only_the_past
 from courseware.checks.refusals import refused
@@ -24,7 +24,7 @@ from minigpt_lib.model import GPTConfig, MiniGPT
 from minigpt_lib.norms import LayerNorm, RMSNorm
 
 
-@pytest.mark.parametrize("module", [agreement, causality, refusals, sequences])
+@pytest.mark.parametrize("module", [agreement, caches, causality, refusals, sequences])
 def test_the_examples_in_the_docstrings_are_true(module):
     result = doctest.testmod(module, extraglobs={"torch": torch})
     assert result.attempted >= 1 and not result.failed

@@ -22,7 +22,9 @@ def gpt2_by_the_library(ids, w, n_layer, n_head, **choices):
     return model(ids)[0].detach()
 
 
-def gpt2_text_by_text(ids, w, n_layer, n_head, last=0, add=True, places=True, final=True, act=None):
+def gpt2_text_by_text(
+    ids, w, n_layer, n_head, last=0, add=True, positions=True, final=True, act=None
+):
     """Compute everything without PyTorch's layers; queries see `last` tokens beyond their own."""
 
     def dot(x, name):
@@ -39,7 +41,7 @@ def gpt2_text_by_text(ids, w, n_layer, n_head, last=0, add=True, places=True, fi
     texts = []
     for text in ids:
         x = w["embedding.weight"][text]
-        if places:
+        if positions:
             x = x + w["position.weight"][torch.arange(len(text))]
         for b in (f"blocks.{i}." for i in range(n_layer)):
             q, k, v = dot(normed(x, b + "norm1"), b + "attention.qkv").chunk(3, -1)
@@ -58,14 +60,69 @@ def gpt2_text_by_text(ids, w, n_layer, n_head, last=0, add=True, places=True, fi
     return torch.stack(texts)
 
 
-def count_on_meta(V, M, C, L, H, K, tie, bias=True, norms=True, places=True):
+def gpt2_by_functions(ids, w, n_layer, n_head, attend):
+    """Compute everything but the heads with PyTorch's functions; attend(qkv, n_head) returns (B, T, C)."""
+
+    def layer(function, x, name):
+        return function(x, *(w[f"{name}.{kind}"] for kind in ("weight", "bias")))
+
+    def normed(x, weight, bias):
+        return F.layer_norm(x, weight.shape, weight, bias)
+
+    x = w["embedding.weight"][ids] + w["position.weight"][: ids.shape[1]]
+    for i in range(n_layer):
+        b = f"blocks.{i}."
+        qkv = layer(F.linear, layer(normed, x, b + "norm1"), b + "attention.qkv")
+        x = x + layer(F.linear, attend(qkv, n_head), b + "attention.proj")
+        wide = layer(F.linear, layer(normed, x, b + "norm2"), b + "ffn.up")
+        x = x + layer(F.linear, F.gelu(wide, approximate="tanh"), b + "ffn.down")
+    return layer(normed, x, "norm") @ w["embedding.weight"].T
+
+
+def attend(q, k, v):
+    return F.scaled_dot_product_attention(q, k, v, is_causal=True)
+
+
+def heads_in_order(qkv, n_head):
+    q, k, v = (part.unflatten(2, (n_head, -1)).transpose(1, 2) for part in qkv.chunk(3, dim=2))
+    return attend(q, k, v).transpose(1, 2).flatten(2)
+
+
+def heads_scattered(qkv, n_head):
+    q, k, v = (part.unflatten(2, (-1, n_head)).permute(0, 3, 1, 2) for part in qkv.chunk(3, dim=2))
+    return attend(q, k, v).permute(0, 2, 3, 1).flatten(2)
+
+
+def heads_cut_scattered(qkv, n_head):
+    q, k, v = (
+        part.unflatten(2, (-1, n_head)).movedim(3, 1) for part in qkv.split(qkv.shape[2] // 3, 2)
+    )
+    return torch.cat(attend(q, k, v).unbind(dim=1), dim=2)
+
+
+def heads_merged_scattered(qkv, n_head):
+    q, k, v = (part.unflatten(2, (n_head, -1)).transpose(1, 2) for part in qkv.chunk(3, dim=2))
+    return torch.stack(attend(q, k, v).unbind(dim=1), dim=3).flatten(2)
+
+
+def heads_among_themselves(qkv, n_head):
+    q, k, v = (part.unflatten(2, (n_head, -1)) for part in qkv.chunk(3, dim=2))
+    return attend(q, k, v).flatten(2)
+
+
+def heads_first(qkv, n_head):
+    pieces = [head.chunk(3, dim=2) for head in qkv.chunk(n_head, dim=2)]
+    return torch.cat([attend(q, k, v) for q, k, v in pieces], dim=2)
+
+
+def count_on_meta(V, M, C, L, H, K, tie, bias=True, norms=True, positions=True):
     """Count the parameters of PyTorch's layers."""
     with torch.device("meta"):
         layers = [torch.nn.Linear(C, C + 2 * K * (C // H), bias), torch.nn.Linear(C, C, bias)]
         layers += [torch.nn.Linear(C, 4 * C, bias), torch.nn.Linear(4 * C, C, bias)]
         layers += [torch.nn.LayerNorm(C), torch.nn.LayerNorm(C)]
     one = sum(weight.numel() for layer in layers for weight in layer.parameters())
-    return L * one + V * C * (2 - tie) + M * C * places + 2 * C * norms
+    return L * one + V * C * (2 - tie) + M * C * positions + 2 * C * norms
 
 
 def count_by_shapes(V, M, C, L, H, K, tie):
@@ -88,14 +145,14 @@ def count_by_shapes(V, M, C, L, H, K, tie):
 def loss_target_by_target(logits, ids, ahead=1, base=math.e):
     log_probs = logits.double().log_softmax(-1)
     T = ids.shape[1]
-    places = [
+    positions = [
         (b, t) for b in range(len(ids)) for t in range(T - ahead) if ids[b, t + ahead] != -100
     ]
 
-    if not places:
+    if not positions:
         return torch.tensor(0.0)
-    total = sum(log_probs[b, t, ids[b, t + ahead]] for b, t in places)
-    return -total / len(places) / math.log(base)
+    total = sum(log_probs[b, t, ids[b, t + ahead]] for b, t in positions)
+    return -total / len(positions) / math.log(base)
 
 
 def loss_by_pytorch(logits, ids):
@@ -143,17 +200,17 @@ def std_of_the_last_block(name, n_layer):
     return 0.0 if "norm" in name or "bias" in name else 0.02
 
 
-def run_with_einsum(ids, table, places, blocks, norm):
-    x = table[ids] + places[: ids.shape[1]]
+def run_with_einsum(ids, table, positions, blocks, norm):
+    x = table[ids] + positions[: ids.shape[1]]
     for block in blocks:
         x = block(x)
 
     return torch.einsum("btc,vc->btv", norm(x), table)
 
 
-def run_with_embedding(ids, embedding, places, blocks, norm):
+def run_with_embedding(ids, embedding, positions, blocks, norm):
     x = F.embedding(ids, embedding)
-    x = x + F.embedding(torch.arange(ids.size(1)), places)
+    x = x + F.embedding(torch.arange(ids.size(1)), positions)
     return F.linear(norm(torch.nn.Sequential(*map(AsModule, blocks))(x)), embedding)
 
 
@@ -163,17 +220,17 @@ class AsModule(torch.nn.Module):
         self.forward = function
 
 
-def run_with_places_at_the_first_block(ids, embedding, places, blocks, norm):
+def run_with_positions_at_the_first_block(ids, embedding, positions, blocks, norm):
     x = embedding[ids]
     for i, block in enumerate(blocks):
-        x = block(x + places[: ids.shape[1]] if i == 0 else x)
+        x = block(x + positions[: ids.shape[1]] if i == 0 else x)
     return norm(x) @ embedding.T
 
 
-def run_recursively(ids, embedding, places, blocks, norm):
+def run_recursively(ids, embedding, positions, blocks, norm):
     def after(n):
-        bottom = embedding[ids] + places[: ids.shape[1]]
-        return blocks[n - 1](after(n - 1) + places[: ids.shape[1]]) if n else bottom
+        bottom = embedding[ids] + positions[: ids.shape[1]]
+        return blocks[n - 1](after(n - 1) + positions[: ids.shape[1]]) if n else bottom
 
     return norm(after(len(blocks))) @ embedding.mT
 
@@ -216,7 +273,13 @@ ANSWERS = [
     ("gpt2_logits", lambda *a: gpt2_text_by_text(*a, add=False), "attention is not added to the stream"),
     ("gpt2_logits", lambda ids, w, L, H: gpt2_text_by_text(ids, w, L, 1), "one head only"),
     ("gpt2_logits", lambda *a: gpt2_text_by_text(*a).mT, "wrong shape"),
-    ("gpt2_logits", lambda *a: gpt2_text_by_text(*a, places=False, final=False),
+    ("gpt2_logits", lambda *a: gpt2_by_functions(*a, heads_in_order), ""),
+    ("gpt2_logits", lambda *a: gpt2_by_functions(*a, heads_scattered), "heads of scattered channels"),
+    ("gpt2_logits", lambda *a: gpt2_by_functions(*a, heads_cut_scattered), "heads of scattered channels"),
+    ("gpt2_logits", lambda *a: gpt2_by_functions(*a, heads_merged_scattered), "heads transposed when they are merged"),
+    ("gpt2_logits", lambda *a: gpt2_by_functions(*a, heads_among_themselves), "heads looking at heads"),
+    ("gpt2_logits", lambda *a: gpt2_by_functions(*a, heads_first), "cut into heads before queries, keys and values"),
+    ("gpt2_logits", lambda *a: gpt2_text_by_text(*a, positions=False, final=False),
      "two things at once: the final norm forgotten, and positions forgotten"),
     ("gpt2_logits", lambda *a: gpt2_text_by_text(*a, last=99, act=lambda x: x),
      "two things at once: the future is seen, and no activation"),
@@ -228,7 +291,7 @@ ANSWERS = [
     ("count_gpt2", lambda *a: count_on_meta(*a[:-1], not a[-1]), "tie read the wrong way round"),
     ("count_gpt2", lambda *a: count_on_meta(*a[:-1], True, norms=False),
      "two things at once: the head is never counted, and the last norm forgotten"),
-    ("count_gpt2", lambda *a: count_on_meta(*a, bias=False, places=False),
+    ("count_gpt2", lambda *a: count_on_meta(*a, bias=False, positions=False),
      "two things at once: no biases in the linear layers, and positions forgotten"),
     ("lm_loss", loss_target_by_target, ""),
     ("lm_loss", loss_by_pytorch, ""),
@@ -259,7 +322,7 @@ ANSWERS = [
     ("first_std", lambda *a: std_by_parts(*a, plain=0.01), "wrong value"),
     ("run_model", run_with_einsum, ""),
     ("run_model", run_with_embedding, ""),
-    ("run_model", run_with_places_at_the_first_block, ""),
+    ("run_model", run_with_positions_at_the_first_block, ""),
     ("run_model", lambda i, t, p, b, n: run_with_einsum(i, t, p, b[::-1], n), "the blocks in reverse"),
     ("run_model", run_recursively, "in every layer, and at the bottom too"),
     ("run_model", lambda i, t, p, b, n: run_with_einsum(i, t, p.flip(0), b, n), "wrong value"),

@@ -11,7 +11,10 @@ from courseware.widgets.run_planner import compute, describe, draw, limits, plan
 from minigpt_lib.model import GPTConfig
 from minigpt_lib.scaling import plan
 
-PRESETS = {1: "gpt2_124m", 3: "llama3_8b"}  # by their places among the planner's models
+CONFIGS = {  # by their position among the planner's models
+    1: GPTConfig.preset("gpt2_124m", vocab_size=50257),
+    3: GPTConfig.preset("llama3_8b"),
+}
 
 
 @pytest.fixture(scope="module")
@@ -19,14 +22,14 @@ def data():
     return planner_data()
 
 
-@pytest.mark.parametrize("model", PRESETS)
+@pytest.mark.parametrize("model", CONFIGS)
 @pytest.mark.parametrize("fleet", [0, 3, 6])
 @pytest.mark.parametrize("sharing", [0, 1])
 def test_the_planner_computes_what_the_library_plans(data, model, fleet, sharing):
     found = compute(data, model, 2, 4, fleet, sharing)
 
     expected = plan(
-        GPTConfig.preset(PRESETS[model]),
+        CONFIGS[model],
         data["tokens"][4],
         data["fleets"][fleet],
         parallel=data["sharing"][sharing],

@@ -25,7 +25,7 @@ def families() -> None:
         left=3,
         title="GPT-2",
         blocks="12 blocks",
-        position=("places", "position"),
+        position=("positions", "position"),
         norm="LayerNorm",
         attention="attention",
         ffn="GELU layer",
@@ -45,7 +45,7 @@ def families() -> None:
     d.show(
         alt="GPT-2 and Llama 3 side by side, from token ids at the top to logits at the bottom. In both, the residual "
         "stream runs through a row of blocks. In each block attention reads the stream through a norm and adds its "
-        "result, then a feed-forward layer does the same. GPT-2 adds learned places at the top, has LayerNorm and a "
+        "result, then a feed-forward layer does the same. GPT-2 adds learned positions at the top, has LayerNorm and a "
         "GELU layer, and its output layer is the embedding. Llama turns queries and keys in attention instead, has "
         "RMSNorm and a SwiGLU layer, and an output layer of its own.",
         caption="The same plan, with four parts exchanged.",
@@ -98,7 +98,7 @@ def _model(
 
 
 def shifts() -> None:
-    """Show which id each place must predict when targets are shifted once, and when they are shifted twice."""
+    """Show which id each position must predict when targets are shifted once, and when they are shifted twice."""
     d = Drawing(400, 176)
     for top, words, ids, colour in (
         (8, "reads", range(6), ""),
@@ -112,7 +112,7 @@ def shifts() -> None:
     d.show(
         alt="A text that counts from 0 to 5. Shifted once, the targets are 1 to 6: each number is asked for the next. "
         "Shifted twice, they are 2 to 7: each number is asked for the one after the next.",
-        caption="What each place has to predict.",
+        caption="What to predict at each position.",
     )
 
 

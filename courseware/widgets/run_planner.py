@@ -40,10 +40,11 @@ def _models() -> dict[str, GPTConfig]:
         "tie_weights": False,
         "bias": False,
     }
+    gpt2 = {"vocab_size": 50257}  # as published, where the preset pads to a multiple of 64
     return {
         "MiniGPT 44M": GPTConfig.preset("fineweb_44m"),
-        "GPT-2 124M": GPTConfig.preset("gpt2_124m"),
-        "GPT-2 XL 1.6B": GPTConfig.preset("gpt2_124m", n_embd=1600, n_layer=48, n_head=25),
+        "GPT-2 124M": GPTConfig.preset("gpt2_124m", **gpt2),
+        "GPT-2 XL 1.6B": GPTConfig.preset("gpt2_124m", **gpt2, n_embd=1600, n_layer=48, n_head=25),
         "Llama 3 8B": GPTConfig.preset("llama3_8b"),
         "Llama 3 70B": GPTConfig(128256, 8192, 8192, 80, 64, ffn_hidden=28672, **llama3),
         "Llama 3 405B": GPTConfig(128256, 8192, 16384, 126, 128, ffn_hidden=53248, **llama3),

@@ -84,9 +84,9 @@ GPT2_LOGITS = Exercise(
                 edit=('(C,), w[f"{name}.weight"], w[f"{name}.bias"]', "(C,)")),
         Mistake("the final norm forgotten", "Your blocks are right, but the output layer reads norm(x), with the weights called norm.",
                 edit=('norm(x, "norm")', "x")),
-        Mistake("positions forgotten", 'The model cannot know at which place a token stands: add w["position.weight"][:T] to the embedding.',
+        Mistake("positions forgotten", 'The model cannot know the position of a token: add w["position.weight"][:T] to the embedding.',
                 edit=('+ w["position.weight"][:T]', ""), look=HAND),
-        Mistake("positions by id", "You look the position up with the id. Place 0 gets row 0 of position.weight, place 1 gets row 1, whatever ids are there.",
+        Mistake("positions by id", "You look the position up with the id. Position 0 gets row 0 of position.weight, position 1 gets row 1, whatever ids are there.",
                 edit=('w["position.weight"][:T]', 'w["position.weight"][ids]'), look=HAND),
         Mistake("biases forgotten", "You left out the biases of the linear layers.",
                 edit=('F.linear(x, w[f"{name}.weight"], w[f"{name}.bias"])', 'F.linear(x, w[f"{name}.weight"])')),
@@ -102,6 +102,16 @@ GPT2_LOGITS = Exercise(
                 edit=("q, k, v = heads", "k, q, v = heads")),
         Mistake("keys and values exchanged", "You took values for keys. The rows of qkv make queries first, then keys, then values.",
                 edit=("q, k, v = heads", "q, v, k = heads")),
+        Mistake("heads of scattered channels", "Head h of yours has the channels h, h + n_head, h + 2 n_head, ... A head has neighbouring channels: cut C into (n_head, D), not into (D, n_head).",
+                edit=(("qkv.view(B, T, 3 * n_head, -1)", "qkv.view(B, T, 3, -1, n_head).transpose(3, 4).flatten(2, 3)"),
+                      ("y.transpose(1, 2).flatten(2)", "y.permute(0, 2, 3, 1).flatten(2)")),
+                also=(("qkv.view(B, T, 3 * n_head, -1)", "qkv.view(B, T, 3, -1, n_head).transpose(3, 4).flatten(2, 3)"),), look=MERGE),
+        Mistake("heads transposed when they are merged", "You merged (B, T, D, heads), so the first numbers of all heads come first. Merge (B, T, heads, D): each head's D numbers stay together.",
+                edit=("y.transpose(1, 2).flatten(2)", "y.permute(0, 2, 3, 1).flatten(2)"), look=MERGE),
+        Mistake("heads looking at heads", "You left the heads at (B, T, heads, D), so the heads of one token attend to each other. Transpose to (B, heads, T, D): then tokens attend to tokens.",
+                edit=(("qkv.view(B, T, 3 * n_head, -1).transpose(1, 2)", "qkv.view(B, T, 3 * n_head, -1)"), ("dim=1", "dim=2"), ("y.transpose(1, 2).flatten(2)", "y.flatten(2)")), look=MERGE),
+        Mistake("cut into heads before queries, keys and values", "You cut qkv into heads first and each head into query, key and value. It begins with the queries of all heads, then come all keys, then all values.",
+                edit=(("qkv.view(B, T, 3 * n_head, -1)", "qkv.view(B, T, n_head, -1)"), ("chunk(3, dim=1)", "chunk(3, dim=-1)")), look=MERGE),
         Mistake("attention without its projection", "After attention comes a linear layer, attention.proj, which mixes the heads.",
                 edit=('linear(y, f"{block}.attention.proj")', "y")),
         Mistake("no activation", "You left out the GELU between the two layers of feed-forward. Without it they are one linear layer.",
@@ -205,22 +215,22 @@ LOSS = Exercise(
     "lm_loss",
     probe=_probe_loss,
     hints=(
-        "The logits at place t are about the id at place t + 1. The last logits have nothing to be compared with, and the first id is never predicted.",
+        "The logits at position t are about the id at position t + 1. The last logits have nothing to be compared with, and the first id is never predicted.",
         "Compare logits[:, :-1] with ids[:, 1:], once. F.cross_entropy takes (N, V) and (N,): flatten both.",
         'Take reduction="sum" and ignore_index=-100, and divide by the number of targets that are not -100, at least 1.',
     ),
     explanation="Every counted token of the batch weighs the same, and a batch without any gives 0, so that it changes no weight.",
     look=MODEL,
     mistakes=(
-        Mistake("not shifted at all", "You compared the logits at each place with the id at the same place, which the model has just read. It would learn to copy.",
+        Mistake("not shifted at all", "You compared the logits at each position with the id at the same position, which the model has just read. It would learn to copy.",
                 edit=(("ids[:, 1:]", "ids"), ("logits[:, :-1]", "logits")), look=HAND),
-        Mistake("shifted twice", "You compared each place with the id two places on. The model would learn to leave out every second id.",
+        Mistake("shifted twice", "You compared each position with the id two positions on. The model would learn to leave out every second id.",
                 edit=(("ids[:, 1:]", "ids[:, 2:]"), ("logits[:, :-1]", "logits[:, :-2]")), look=TWICE),
-        Mistake("shifted the wrong way", "You compared each place with the id before it. The model has seen that one; it should say the next.",
+        Mistake("shifted the wrong way", "You compared each position with the id before it. The model has seen that one; it should say the next.",
                 edit=(("ids[:, 1:]", "ids[:, :-1]"), ("logits[:, :-1]", "logits[:, 1:]")), look=HAND),
-        Mistake("shifted around the end", "With roll, the last place is asked for the first id of the text. Cut the ends off: logits[:, :-1] and ids[:, 1:].",
+        Mistake("shifted around the end", "With roll, the last position is asked for the first id of the text. Cut the ends off: logits[:, :-1] and ids[:, 1:].",
                 edit=(("ids[:, 1:]", "ids.roll(-1, dims=1)"), ("logits[:, :-1]", "logits")), look=HAND),
-        Mistake("flattened before the shift", "You flattened first and shifted then, so the last place of a text is asked for the first id of the next text. Shift each text, then flatten.",
+        Mistake("flattened before the shift", "You flattened first and shifted then, so the last position of a text is asked for the first id of the next text. Shift each text, then flatten.",
                 edit=(("ids[:, 1:]", "ids.flatten()[1:]"), ("logits[:, :-1].flatten(0, 1)", "logits.flatten(0, 1)[:-1]")), look=HAND),
         Mistake("nan when nothing counts", "All is right until no target counts: then you divide 0 by 0 and get nan, which would spoil every weight. Return 0.",
                 edit=(".clamp(min=1)", "")),
@@ -304,7 +314,7 @@ FIRST_STD = Exercise(
 
 def _probe_forward(answer):
     generator = torch.Generator().manual_seed(7)
-    embedding, places = (torch.randn(*s, generator=generator) for s in ((9, 4), (6, 4)))
+    embedding, positions = (torch.randn(*s, generator=generator) for s in ((9, 4), (6, 4)))
     matrices = torch.randn(3, 4, 4, generator=generator)
     blocks = [lambda x, m=m: x + torch.tanh(x @ m).cumsum(dim=1) for m in matrices]
 
@@ -316,30 +326,30 @@ def _probe_forward(answer):
         ("three blocks, two texts", [[3, 1, 4, 1], [5, 0, 2, 6]], blocks),
         ("one id", [[8]], blocks[:2]),
     ):
-        yield label, answer(torch.tensor(ids), embedding.clone(), places.clone(), layers, norm)
+        yield label, answer(torch.tensor(ids), embedding.clone(), positions.clone(), layers, norm)
 
 
 FORWARD = Exercise(
     "run_model",
     probe=_probe_forward,
     hints=(
-        "Follow the vector of one token. How often does it learn at which place it stands?",
+        "Follow the vector of one token. How often does it learn its position?",
         "A position is added once, to the embedding, before the first block.",
-        "x = embedding[ids] + places[: ids.shape[1]], and in the loop only x = block(x).",
+        "x = embedding[ids] + positions[: ids.shape[1]], and in the loop only x = block(x).",
     ),
-    explanation="The stream carries the position upwards with everything else, so once is enough; adding it in every layer makes the place louder than the words.",
+    explanation="The stream carries the position upwards with everything else, so once is enough; adding it in every layer drowns the words.",
     look=HAND,
     mistakes=(
         Mistake("positions in every layer", "The position is added before every block, so after 12 layers it is in the stream 12 times. Add it once, at the bottom.",
                 of="given", look=MODEL),
         Mistake("in every layer, and at the bottom too", "Now the position is added at the bottom, and at every block as well. Once, at the bottom, is enough.",
-                edit=("block(x)", "block(x) + places[: ids.shape[1]]"), also=(("block(x)", "block(x + places[: ids.shape[1]])"),), look=MODEL),
-        Mistake("positions forgotten", "You removed the positions altogether, so the model cannot know at which place a token stands. Add them once, at the bottom.",
-                edit=("+ places[: ids.shape[1]]", "")),
+                edit=("block(x)", "block(x) + positions[: ids.shape[1]]"), also=(("block(x)", "block(x + positions[: ids.shape[1]])"),), look=MODEL),
+        Mistake("positions forgotten", "You removed the positions altogether, so the model cannot know the position of a token. Add them once, at the bottom.",
+                edit=("+ positions[: ids.shape[1]]", "")),
         Mistake("positions at the top", "You add the positions after the last block, where no attention will see them. Add them before the first one.",
-                edit=(("+ places[: ids.shape[1]]", ""), ("return norm", "x = x + places[: ids.shape[1]]\nreturn norm"))),
-        Mistake("positions by id", "You look the position up with the id. Place 0 gets places[0], place 1 gets places[1], whatever ids are there.",
-                edit=("places[: ids.shape[1]]", "places[ids % len(places)]"), also=(("places[: ids.shape[1]]", "places[ids]"),)),
+                edit=(("+ positions[: ids.shape[1]]", ""), ("return norm", "x = x + positions[: ids.shape[1]]\nreturn norm"))),
+        Mistake("positions by id", "You look the position up with the id. Position 0 gets positions[0], position 1 gets positions[1], whatever ids are there.",
+                edit=("positions[: ids.shape[1]]", "positions[ids % len(positions)]"), also=(("positions[: ids.shape[1]]", "positions[ids]"),)),
         Mistake("the final norm forgotten", "The positions are right now, but the norm after the last block is gone. The head reads a normed vector.",
                 edit=("norm(x)", "x")),
         Mistake("a norm after every block", "You put a norm on the stream after every block. There is one at the very end; the others are inside the blocks.",
