@@ -7,6 +7,7 @@ from courseware.exercises.compare import Exactly
 from courseware.exercises.engine import Broken, Exercise
 from courseware.exercises.learner import check, exercises_of, find, hint, registry, solution
 from courseware.exercises.mistakes import Mistake
+from courseware.exercises.probing import normal
 
 __all__ = [
     "Broken",
@@ -17,6 +18,7 @@ __all__ = [
     "exercises_of",
     "find",
     "hint",
+    "normal",
     "registry",
     "solution",
 ]

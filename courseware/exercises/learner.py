@@ -49,7 +49,7 @@ def registry() -> dict[str, Exercise]:
 
     for info in pkgutil.iter_modules(answers.__path__):
         module = importlib.import_module(f"{answers.__name__}.{info.name}")
-        for exercise in getattr(module, "EXERCISES", ()):
+        for exercise in [value for value in vars(module).values() if isinstance(value, Exercise)]:
             if exercise.name in found:
                 raise ValueError(f"two exercises are called {exercise.name!r}")
             exercise.stem = info.name

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from courseware.exercises.compare import plain, same
 from courseware.exercises.guards import MEMORY, guarded
 from courseware.exercises.stubs import MESSAGE
@@ -31,6 +33,12 @@ _OURS = str(Path(__file__).parent)
 _LIBRARIES = tuple(
     path for path in map(sysconfig.get_path, ("stdlib", "platstdlib", "purelib", "platlib")) if path
 )
+
+
+def normal(seed: int) -> Callable[..., torch.Tensor]:
+    """Return a function that draws tensors of normal numbers by their shape, in each run the same ones."""
+    generator = torch.Generator().manual_seed(seed)
+    return lambda *shape: torch.randn(shape, generator=generator)
 
 
 @dataclass(frozen=True)
