@@ -36,9 +36,6 @@ class Stream:
     kind: str
 
 
-# ---------------------------------------------------------------- plain values
-
-
 def plain(value: Any) -> Any:
     """Return a copy made of Python's and PyTorch's own types only.
 
@@ -72,9 +69,6 @@ def plain(value: Any) -> Any:
     if isinstance(value, Iterator):
         return Stream(type(value).__name__)
     return copy.deepcopy(value)
-
-
-# ---------------------------------------------------------------- comparison
 
 
 def same(one: Any, other: Any, tolerance: float = TOLERANCE) -> bool:
@@ -231,9 +225,6 @@ def _dtype_kind(value: torch.Tensor) -> str:
     if value.dtype == torch.bool:
         return "True and False"
     return "floating-point numbers" if value.is_floating_point() else "whole numbers"
-
-
-# ---------------------------------------------------------------- words
 
 
 def kind(value: Any) -> str:

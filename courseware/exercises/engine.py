@@ -85,9 +85,7 @@ class Exercise:
     def _results_of(self, mistakes: tuple[Mistake, ...]) -> Results | None:
         try:
             answer = make(self.task, mistakes, self.exact)
-        except (
-            EditError
-        ):  # the tests find this; a learner who changed the notebook goes on without it
+        except EditError:  # a learner who changed the notebook goes on without this mistake
             return None
 
         if self.exact:
@@ -117,7 +115,8 @@ def judge(exercise: Exercise, answer: Any) -> Verdict:
         return _not_a_function(exercise, answer)
 
     found = observe(exercise.probe, answer, exercise.seconds)
-    if found.results and _unwritten(found.results[0][1]):
+    first = found.results[0][1] if found.results else None
+    if isinstance(first, Raised) and first.kind == "unwritten":
         return Verdict("not attempted")
 
     expected = exercise.results_of()
@@ -135,9 +134,6 @@ def same_results(one: Results | None, other: Results | None, tolerance: float) -
     if one is None or other is None or len(one) != len(other):
         return False
     return all(a[0] == b[0] and same(a[1], b[1], tolerance) for a, b in zip(one, other))
-
-
-# ---------------------------------------------------------------- known mistakes
 
 
 def _named(exercise: Exercise, mine: Results) -> tuple[Mistake, ...]:
@@ -201,19 +197,12 @@ def _explained(exercise: Exercise, named: tuple[Mistake, ...]) -> Verdict:
     return Verdict("wrong", diagnosis, message, look, names)
 
 
-# ---------------------------------------------------------------- general diagnoses
-
-
 def _not_a_function(exercise: Exercise, answer: Any) -> Verdict:
     text = (
         f"check was given {kind(answer)}, {brief(answer)}. Give it the function itself, without "
         f'parentheses: check("{exercise.name}", your_function).'
     )
     return Verdict("wrong", "not a function", text)
-
-
-def _unwritten(value: Any) -> bool:
-    return isinstance(value, Raised) and value.kind == "unwritten"
 
 
 def _side_effects(found: Observation, replaced_only: bool = False) -> Verdict | None:
@@ -307,9 +296,6 @@ def _nothing(label: str, found: Observation) -> Verdict:
         return Verdict("wrong", "printed instead of returned", text)
     text = f"{label}: it returned None. Is there a return statement?"
     return Verdict("wrong", "returned None", text)
-
-
-# ---------------------------------------------------------------- code
 
 
 def same_code(one: Any, other: Any) -> bool:

@@ -26,37 +26,11 @@ from courseware.time_limit import time_limit
 MEMORY = 3 << 29  # bytes (1.5 GiB) that an answer may take; the largest of ours takes a tenth of it
 
 _LIBRARIES = {
-    "builtins",
-    "math",
-    "random",
-    "statistics",
-    "itertools",
-    "functools",
-    "operator",
-    "collections",
-    "heapq",
-    "bisect",
-    "copy",
-    "json",
-    "re",
-    "hashlib",
-    "string",
-    "time",
-    "inspect",
-    "numpy",
-    "numpy.random",
-    "numpy.linalg",
-    "torch",
-    "torch.nn",
-    "torch.nn.functional",
-    "torch.nn.init",
-    "torch.nn.utils",
-    "torch.optim",
-    "torch.linalg",
-    "torch.random",
-    "minigpt_lib",
-    "courseware",
-}
+    "builtins", "math", "random", "statistics", "itertools", "functools", "operator", "collections", "heapq", "bisect",
+    "copy", "json", "re", "hashlib", "string", "time", "inspect", "numpy", "numpy.random", "numpy.linalg", "torch",
+    "torch.nn", "torch.nn.functional", "torch.nn.init", "torch.nn.utils", "torch.optim", "torch.linalg", "torch.random",
+    "minigpt_lib", "courseware",
+}  # fmt: skip
 _CLASSES = (torch.Tensor, torch.nn.Module, torch.nn.Linear, torch.nn.Parameter, torch.Generator)
 _MISSING = object()
 
