@@ -1,19 +1,13 @@
 """Chapter 01: alphabets that grow, unknown characters, and an error that helps."""
 
-from __future__ import annotations
-
 import re
 
 from courseware.exercises import Exercise, Mistake
 
-# ---------------------------------------------------------------- extend an alphabet
-
 
 def _probe_extend(answer):
     yield "extend('abn', 'banana')", answer("abn", "banana")
-    yield "extend('abn', 'a zebra')", answer("abn", "a zebra")
     yield "extend('ba', 'cabbac')", answer("ba", "cabbac")
-    yield "extend('', 'to be')", answer("", "to be")
     yield "extend('xyz', …), seven new characters", answer("xyz", "Why, Äsop?")
 
 
@@ -33,8 +27,6 @@ EXTEND = Exercise(
                 edit=("set(text) - set(alphabet)", "c for c in text if c not in alphabet")),
         Mistake("old characters once more", "You added the characters that the alphabet already has a second time. Add only those that it lacks.",
                 edit=("- set(alphabet)", "")),
-        Mistake("new characters in front", "The new characters come first and push every old id up. Put the old alphabet first.",
-                edit=(("alphabet +", ""), ("- set(alphabet)))", "- set(alphabet))) + alphabet"))),
         Mistake("in order of appearance", "The new characters follow the text's order. Another text with the same letters would number them differently: sort them.",
                 edit=("sorted(set(text) - set(alphabet))", "dict.fromkeys(c for c in text if c not in alphabet)")),
         Mistake("in the order of a set", "You joined a set as it comes. Its order changes from one start of Python to the next, and the ids with it: sort it.",
@@ -44,13 +36,10 @@ EXTEND = Exercise(
     ),
 )  # fmt: skip
 
-# ---------------------------------------------------------------- an unknown token
-
 
 def _probe_unknown(answer):
     yield "encode_unknown('banana', 'abn')", answer("banana", "abn")
     yield "encode_unknown('bandana!', 'abn')", answer("bandana!", "abn")
-    yield "encode_unknown('', 'abn')", answer("", "abn")
     yield "encode_unknown('hello', 'eh')", answer("hello", "eh")
 
 
@@ -68,8 +57,6 @@ UNKNOWN = Exercise(
                 edit=("len(alphabet)", "0")),
         Mistake("the unknown id is the last known one", "Unknown characters got len(alphabet) - 1, which belongs to the last character. Ids begin at 0, so n characters use 0 to n - 1.",
                 edit=("len(alphabet)", "len(alphabet) - 1")),
-        Mistake("one id skipped", "Unknown characters got len(alphabet) + 1. The first free id is len(alphabet), since ids begin at 0.",
-                edit=("len(alphabet)", "len(alphabet) + 1")),
         Mistake("minus one", "Unknown characters got -1, which str.find returns for them. A table has no row -1, so Python would take the last one.",
                 edit=("len(alphabet)", "-1")),
         Mistake("None in place of an id", "Unknown characters got None, which is what dict.get returns for them. Give it the free id as its second argument.",
@@ -89,8 +76,6 @@ UNKNOWN = Exercise(
     ),
 )  # fmt: skip
 
-# ---------------------------------------------------------------- find the bug: an error that helps
-
 
 def _probe_strictly(answer):
     cases = (("banana", "a", 1), ("ban!na", "!", 3), ("§§ban", "§", 0), ("banané?", "é", 5))
@@ -101,20 +86,12 @@ def _probe_strictly(answer):
 def _outcome(answer, text, character, position):
     """Return what the answer did: ("returned", ids), or the error and what its message names."""
     try:
-        result = answer(text, "abn")
+        return "returned", answer(text, "abn")
     except (ValueError, LookupError, AssertionError) as error:
-        found = []
-        if character in str(error):
-            found.append(f"names {character!r}")
+        found = [f"names {character!r}"] if character in str(error) else []
         numbers = re.findall(r"\d+", str(error))
         named = [n for n in (position, position + 1) if str(n) in numbers]
-        if named:
-            found.append(f"names position {named[0]}")
-        return type(error).__name__, found
-
-    if isinstance(result, Exception):
-        return "returned", type(result).__name__
-    return "returned", result
+        return type(error).__name__, found + [f"names position {n}" for n in named[:1]]
 
 
 STRICTLY = Exercise(
@@ -143,11 +120,7 @@ STRICTLY = Exercise(
                 edit=("ValueError(", "KeyError("),
                 also=(('ValueError(f"{character!r} at position {position} is not in the alphabet")', "KeyError(character)"),
                       ("raise ValueError(", "assert False, ("))),
-        Mistake("the error returned", "You returned the error, so the caller takes it for ids. `raise` it instead.",
-                edit=("raise ValueError", "return ValueError")),
         Mistake("0 taken for nothing", "Your function refuses the first character of the alphabet: its id is 0, which counts as False. Compare with -1, or use `in`.",
                 edit=("character not in alphabet", "alphabet.find(character) < 1")),
     ),
 )  # fmt: skip
-
-EXERCISES = (EXTEND, UNKNOWN, STRICTLY)
