@@ -1,20 +1,17 @@
 """Chapter 02: count pairs, choose one, merge it, and apply merges in the order in which they were learned."""
 
-from __future__ import annotations
+import re
 
 from courseware.exercises import Exercise, Mistake
 
 BY_HAND = 'chapter 2, "By hand: hot, hotter, hottest"'
 BY_RANK = 'chapter 2, "Cutting a word by rank"'
 
-# ---------------------------------------------------------------- count pairs
-
 
 def _probe_count(answer):
     yield "count_pairs({(1, 2, 3): 1})", answer({(1, 2, 3): 1})
     yield "count_pairs({(1, 2): 3, (2, 1, 2): 2})", answer({(1, 2): 3, (2, 1, 2): 2})
     yield "count_pairs({(7, 7, 7): 1, (7,): 9})", answer({(7, 7, 7): 1, (7,): 9})
-    yield "count_pairs({})", answer({})
 
 
 COUNT = Exercise(
@@ -45,14 +42,11 @@ COUNT = Exercise(
     ),
 )  # fmt: skip
 
-# ---------------------------------------------------------------- the next pair to merge
-
 
 def _probe_best(answer):
     a, b, c = b"a", b"b", b"c"
     yield "one pair is the most frequent", answer({(a, b): 2, (b, c): 5, (c, a): 1})
     yield "a tie of (a, b) and (b, a)", answer({(a, b): 3, (b, a): 3, (c, c): 2})
-    yield "a tie; the greater stands first", answer({(b, a): 3, (a, b): 3})
     yield "a tie of (a, bc) and (ab, c)", answer({(a, b"bc"): 4, (b"ab", c): 4})
     yield "a tie of (a, bcd) and (b, c)", answer({(a, b"bcd"): 4, (b, c): 4})
     yield "a tie of (b, a), (b, c) and (b, b)", answer({(b, a): 2, (b, c): 2, (b, b): 2})
@@ -76,22 +70,16 @@ BEST = Exercise(
                 edit=(("max(counts", "max(reversed(counts)"), ("(counts[pair], pair)", "counts[pair]")), look=BY_HAND),
         Mistake("a tie goes to the smaller", "Of equally frequent pairs you take the lexicographically smaller; our rule takes the greater.",
                 edit=(("max(counts", "min(counts"), ("(counts[pair], pair)", "(-counts[pair], pair)"))),
-        Mistake("a tie goes to the longer", "Of equally frequent pairs you prefer the longer piece. Only the count decides, then the bytes.",
-                edit=(", pair)", ", len(pair[0] + pair[1]), pair)")),
         Mistake("the joined bytes are compared", "You compare the joined bytes, where (ab, c) and (a, bc) are both abc. Compare the pairs themselves.",
                 edit=(", pair)", ", pair[0] + pair[1])")),
         Mistake("only the first symbols are compared", "Of equally frequent pairs you compare the first symbols, and where they are the same the order of the text decides. Compare the whole pair.",
                 edit=(", pair)", ", pair[0])")),
         Mistake("the greatest pair, whatever its count", "You take the lexicographically greatest of all pairs. The count comes first in the key.",
                 edit=("(counts[pair], pair)", "pair")),
-        Mistake("the rarest pair", "You take the least frequent pair: min in place of max.",
-                edit=("max(counts", "min(counts")),
         Mistake("no pair is an error", "Right, except when there is no pair left: then the task asks for None, which `default=None` gives.",
                 edit=(", default=None", ""), also=((", default=None)", ", default=None) if counts else [][0]"),)),
     ),
 )  # fmt: skip
-
-# ---------------------------------------------------------------- merge one pair
 
 
 def _probe_merge(answer):
@@ -127,14 +115,10 @@ MERGE = Exercise(
                 edit=("i + 1 < len(ids)", "i + 2 < len(ids)")),
         Mistake("the last item is lost", "Your loop ends before the last item, so where it is not part of a pair it is missing from the result.",
                 edit=("while i < len(ids)", "while i < len(ids) - 1")),
-        Mistake("the pair in either order", "(2, 1) was merged as well. The order counts: 'th' is not 'ht'.",
-                edit=("(ids[i], ids[i + 1]) == pair", "(ids[i], ids[i + 1]) in (pair, pair[::-1])")),
         Mistake("digits are replaced", "You replaced text, so 11, 2 became 19: the end of one number and the beginning of the next look like a pair. Compare the ids.",
                 edit=("out, i = [], 0", 'text = " ".join(map(str, ids)).replace("%d %d" % pair, str(new))\nreturn [int(n) for n in text.split()]\nout, i = [], 0')),
     ),
 )  # fmt: skip
-
-# ---------------------------------------------------------------- find the bug: the order of merges
 
 
 def _probe_encode(answer):
@@ -150,15 +134,6 @@ def _probe_encode(answer):
     yield "encode_word('asthma', ranks), ranks of 40,000 and more", answer("asthma", large)
 
 
-def _longest_match(word, ranks):
-    parts = []
-    while word:
-        n = max(n for n in range(1, len(word) + 1) if n == 1 or word[:n] in ranks)
-        parts.append(word[:n])
-        word = word[n:]
-    return parts
-
-
 ENCODE = Exercise(
     "encode_word",
     probe=_probe_encode,
@@ -172,8 +147,6 @@ ENCODE = Exercise(
     mistakes=(
         Mistake("leftmost first", "You merge the leftmost known pair. In training 'th' was merged before 'st', so 'sth' must give s + th.",
                 of="given", look='chapter 2, "Break it"'),
-        Mistake("rightmost first", "You merge the rightmost known pair, which is right for 'sth' only by accident. What counts is the rank.",
-                of="given", edit=("range(len(parts) - 1)", "reversed(range(len(parts) - 1))")),
         Mistake("highest rank first", "You merge the pair that was learned last. The rank counts from the first merge, so take the lowest.",
                 edit=(("min(", "max("), ('float("inf")', "-1"))),
         Mistake("the order of the dictionary", "You merge the pair that stands first in the dictionary. Its order means nothing; the numbers in it are the ranks.",
@@ -189,8 +162,6 @@ ENCODE = Exercise(
         Mistake("only one merge", "Only one pair was merged. After a merge new pairs appear: repeat until none is known.",
                 edit=("parts[best : best + 2] = [pairs[best]]", "parts[best : best + 2] = [pairs[best]]\nbreak")),
         Mistake("longest match", "You cut the longest known piece from the left. That is another algorithm, WordPiece's, and gives other ids. Merges join neighbours.",
-                answer=_longest_match),
+                answer=lambda word, ranks: re.findall("|".join([*sorted(ranks, key=len, reverse=True), "."]), word)),
     ),
 )  # fmt: skip
-
-EXERCISES = (COUNT, BEST, MERGE, ENCODE)
