@@ -1,16 +1,8 @@
 """Chapter 03: the split, the shifted target, and the last window."""
 
-from __future__ import annotations
-
 import torch
 
 from courseware.exercises import Broken, Exercise, Mistake
-
-SHIFT = 'chapter 3, "Break it: forget the shift"'
-APART = 'chapter 3, "Set a part aside"'
-ONCE = 'chapter 3, "Every token once"'
-
-# ---------------------------------------------------------------- the split
 
 
 def _probe_split(answer):
@@ -42,7 +34,7 @@ SPLIT = Exercise(
         "cut = len(tokens) - int(len(tokens) * val_fraction), then tokens[:cut] and tokens[cut:]",
     ),
     explanation="Two slices that meet at one place: nothing is lost and nothing is in both.",
-    look=APART,
+    look='chapter 3, "Set a part aside"',
     mistakes=(
         Mistake("the validation part comes first", "The validation part is taken from the beginning; the task asks for the end.",
                 edit=("return tokens[:cut], tokens[cut:]", "cut = len(tokens) - cut\nreturn tokens[cut:], tokens[:cut]")),
@@ -64,8 +56,6 @@ SPLIT = Exercise(
     ),
 )  # fmt: skip
 
-# ---------------------------------------------------------------- inputs and targets
-
 
 def _probe_batch(answer):
     tokens = torch.arange(100, 130) ** 2 % 97
@@ -84,7 +74,7 @@ BATCH = Exercise(
         "torch.stack turns a list of B rows of T tokens into a (B, T) tensor.",
     ),
     explanation="At every position t the model sees x[:, :t+1] and should predict y[:, t], the token that comes next.",
-    look=SHIFT,
+    look='chapter 3, "Break it: forget the shift"',
     mistakes=(
         Mistake("y is x", "The targets are the inputs. The model would learn to copy, and its loss would go to 0.",
                 edit=("tokens[s + 1 : s + block_size + 1]", "tokens[s : s + block_size]")),
@@ -98,8 +88,6 @@ BATCH = Exercise(
                 edit=("return x, y", "return x, y[:, -1]")),
         Mistake("the last target is missing", "Your y is one token shorter than x. The end of its slice moves, too: s + block_size + 1.",
                 edit=("s + block_size + 1", "s + block_size")),
-        Mistake("x is one token too long", "Your x has block_size + 1 tokens in a row. The last one is only a target.",
-                edit=("tokens[s : s + block_size]", "tokens[s : s + block_size + 1]")),
         Mistake("the first token as the last target", "You rolled the rows, so the last target of a row is its first token. The right one stands in the text: tokens[s + block_size].",
                 edit=("torch.stack([tokens[s + 1 : s + block_size + 1] for s in starts])", "x.roll(-1, dims=1)")),
         Mistake("time before batch", "The result has shape (T, B). Each row should be one sequence, (B, T): stack along dim 0.",
@@ -108,8 +96,6 @@ BATCH = Exercise(
                 edit=(("x = torch.stack", "x = torch.cat"), ("y = torch.stack", "y = torch.cat"))),
     ),
 )  # fmt: skip
-
-# ---------------------------------------------------------------- find the bug: the last window
 
 
 def _probe_windows(answer):
@@ -126,7 +112,7 @@ WINDOWS = Exercise(
         "range(0, n_tokens - block_size, stride)",
     ),
     explanation="s + block_size + 1 <= n_tokens is the condition; range stops before its end, so the - 1 is already there.",
-    look=ONCE,
+    look='chapter 3, "Every token once"',
     mistakes=(
         Mistake("the last window is lost", "The last window that fits is left out, so some tokens are never trained on. range does not include its end.",
                 edit=("- block_size", "- block_size - 1")),
@@ -134,13 +120,9 @@ WINDOWS = Exercise(
                 edit=("- block_size", "- block_size + 1")),
         Mistake("runs over the end", "Some windows start so late that the text ends before they do. The last start is n_tokens - block_size - 1.",
                 edit=("- block_size", "")),
-        Mistake("stops a stride too early", "You subtract the stride from the end. It says how far apart windows begin, not how long they are.",
-                edit=("- block_size", "- block_size - stride")),
         Mistake("the stride is ignored", "The windows are block_size apart, whatever the stride is: it is the third argument of range.",
                 edit=("stride))", "block_size))")),
         Mistake("a window at every token", "Your windows begin at every token, whatever the stride is: it is the third argument of range.",
                 edit=(", stride))", "))")),
     ),
 )  # fmt: skip
-
-EXERCISES = (SPLIT, BATCH, WINDOWS)
