@@ -1,7 +1,5 @@
 """Chapter 04: cross-entropy, units of loss, and the counted bigram."""
 
-from __future__ import annotations
-
 import math
 
 import torch
@@ -9,12 +7,8 @@ from torch.overrides import TorchFunctionMode
 
 from courseware.exercises import Exercise, Mistake
 
-PENALTIES = 'chapter 4, "From scores to penalties"'
 OVERFLOW = 'chapter 4, "Break it: a softmax without the subtraction"'
 UNITS_OF_LOSS = 'chapter 4, "Two other ways to say it"'
-COUNTS = 'chapter 4, "The model that only counts"'
-
-# ---------------------------------------------------------------- cross-entropy
 
 
 class _Calls(TorchFunctionMode):
@@ -39,10 +33,8 @@ def _probe_entropy(answer):
     yield "logits of -1000", answer(torch.tensor([[-1000.0, 1000.0]]), torch.tensor([0]))
     mixed = torch.tensor([[1000.0, 999.0], [-1000.0, -1001.0]])
     yield "a row near 1000 and one near -1000", answer(mixed, torch.tensor([0, 1]))
-    yield (
-        "F.cross_entropy or log_softmax called",
-        bool({"cross_entropy", "log_softmax"} & calls.names),
-    )
+    called = bool({"cross_entropy", "log_softmax"} & calls.names)
+    yield "F.cross_entropy or log_softmax called", called
 
 
 CROSS_ENTROPY = Exercise(
@@ -55,7 +47,7 @@ CROSS_ENTROPY = Exercise(
         "log_probs[torch.arange(N), targets] picks one number from each row; then the mean, with a minus.",
     ),
     explanation="Subtracting the row's maximum changes nothing but the size of the numbers: the largest exp is then exp(0) = 1.",
-    look=PENALTIES,
+    look='chapter 4, "From scores to penalties"',
     mistakes=(
         Mistake("overflow", "Right for small logits, but exp(1000) is infinite in float32. Subtract each row's largest logit first.",
                 edit=("logits - highest", "logits"),
@@ -71,8 +63,6 @@ CROSS_ENTROPY = Exercise(
                 edit=("log_probs = shifted", "log_probs = logits"), look=OVERFLOW),
         Mistake("the sum instead of the mean", "You summed over the rows. The mean does not depend on the batch size.",
                 edit=(".mean()", ".sum()")),
-        Mistake("a loss for each row", "You return one number for each row. Asked is their mean.",
-                edit=(".mean()", "")),
         Mistake("the minus is missing", "Your loss is negative: a log-probability is at most 0, and the loss is minus that.",
                 edit=("-log_probs", "log_probs")),
         Mistake("softmax over the rows", "The probabilities of a *column* sum to 1. Each row is one prediction: dim=-1.",
@@ -81,18 +71,12 @@ CROSS_ENTROPY = Exercise(
                 edit=(".mean()", ".mean() / math.log(2)"), look=UNITS_OF_LOSS),
         Mistake("the logarithm is missing", "You averaged probabilities, not their logarithms. The loss is minus the *log* of the target's probability.",
                 edit=("shifted - shifted.exp().sum(dim=-1, keepdim=True).log()", "shifted.exp() / shifted.exp().sum(dim=-1, keepdim=True)")),
-        Mistake("the logarithm of the sum is missing", "You subtracted the sum of the exponentials. What belongs there is its logarithm.",
-                edit=("keepdim=True).log()", "keepdim=True)")),
-        Mistake("the targets are not used", "You averaged over all tokens. Only the target of each row counts.",
-                edit=("log_probs[torch.arange(len(targets)), targets]", "log_probs")),
         Mistake("every row asked for all targets", "log_probs[:, targets] takes the targets of all rows from each row, N * N numbers. Row i needs its own: log_probs[torch.arange(N), targets].",
                 edit=("torch.arange(len(targets)), targets", ":, targets")),
         Mistake("F.cross_entropy or log_softmax called", "PyTorch's function does the work. Here the point is to write it: use only exp, log, sum and max.",
                 edit=("return", "torch.log_softmax(logits, dim=-1)\nreturn")),
     ),
 )  # fmt: skip
-
-# ---------------------------------------------------------------- units
 
 
 def _probe_units(answer):
@@ -113,28 +97,20 @@ UNITS = Exercise(
     mistakes=(
         Mistake("bits per token", "Your second number is per token. A token can be several characters: weigh by n_tokens / n_chars.",
                 edit=("* n_tokens / n_chars", "")),
-        Mistake("bits of the whole text", "Your second number is for the whole text. Spread it over the characters: divide by n_chars.",
-                edit=("/ n_chars", "")),
         Mistake("the ratio upside down", "You multiplied by n_chars / n_tokens. Fewer tokens than characters must make the number smaller.",
                 edit=("n_tokens / n_chars", "n_chars / n_tokens")),
         Mistake("nats instead of bits", "Your second number is in nats per character; divide by ln 2.",
                 edit=("/ math.log(2)", "")),
         Mistake("multiplied by ln 2", "You multiplied by ln 2. A bit is smaller than a nat, so the number of bits is larger: divide.",
                 edit=("/ math.log(2)", "* math.log(2)")),
-        Mistake("the logarithm of the loss", "You took log2 of the loss. The loss is a logarithm already; to change its base, divide by ln 2.",
-                edit=("loss * n_tokens / n_chars / math.log(2)", "math.log2(loss) * n_tokens / n_chars")),
         Mistake("2 to the power of nats", "Perplexity is e**loss when the loss is in nats; 2**loss is for bits.",
                 edit=("math.exp(loss)", "2**loss")),
-        Mistake("the perplexity of a character", "You raised e to the loss per character. Perplexity is per token.",
-                edit=("math.exp(loss)", "math.exp(loss * n_tokens / n_chars)")),
         Mistake("a probability in place of perplexity", "e**-loss is the probability that the model gives a token. Perplexity is its inverse, at least 1.",
                 edit=("math.exp(loss)", "math.exp(-loss)")),
         Mistake("the pair the other way round", "You return bits per character first. The task asks for (perplexity, bits per character).",
                 wrap=lambda right: lambda *arguments: right(*arguments)[::-1]),
     ),
 )  # fmt: skip
-
-# ---------------------------------------------------------------- find the bug: the counted bigram
 
 
 def _probe_bigram(answer):
@@ -152,7 +128,7 @@ BIGRAM = Exercise(
         "Row i belongs to the token that was seen; divide each row by its sum, counts.sum(dim=1, keepdim=True).",
     ),
     explanation="Each row is a distribution over what follows. alpha keeps unseen pairs possible, so that no loss is infinite.",
-    look=COUNTS,
+    look='chapter 4, "The model that only counts"',
     mistakes=(
         Mistake("columns sum to 1", "You divided by the sum of each column. Row i is the distribution over what follows token i: dim=1.",
                 edit=("dim=1", "dim=0")),
@@ -164,8 +140,6 @@ BIGRAM = Exercise(
                 edit=("counts[now, following]", "counts[following, now]")),
         Mistake("alpha is missing", "You left out alpha, so unseen pairs have probability 0 and an infinite loss, and a token that never occurs gives nan.",
                 edit=("float(alpha)", "0.0")),
-        Mistake("only seen pairs are smoothed", "alpha was added only where a pair was seen, so unseen pairs still have probability 0 and an infinite loss. Add it to every count.",
-                edit=(("float(alpha)", "0.0"), ("return", "counts = counts + alpha * (counts > 0)\nreturn"))),
         Mistake("rows do not sum to 1", "You divided by the sum of the counts before alpha was added, so rows sum to more than 1. Add alpha first, then take the sum.",
                 edit=("counts.sum(dim=1", "(counts - alpha).sum(dim=1")),
         Mistake("alpha added once to each sum", "alpha was added to all vocab_size counts of a row, so the row's sum grows by vocab_size * alpha. Take the sum of the smoothed counts.",
@@ -174,11 +148,7 @@ BIGRAM = Exercise(
                 edit=("+= 1", "= alpha + 1")),
         Mistake("the end is followed by the beginning", "You counted a pair of the last token and the first. n tokens have n - 1 pairs.",
                 edit=("ids[1:]", "ids[1:] + ids[:1]")),
-        Mistake("softmax of the counts", "You took the softmax of the counts, which makes frequent pairs far too likely. Counts are divided by their sum.",
-                edit=("counts / counts.sum(dim=1, keepdim=True)", "counts.softmax(dim=1)")),
         Mistake("counts instead of probabilities", "You return the counts. Divide each row by its sum.",
                 edit=("/ counts.sum(dim=1, keepdim=True)", "")),
     ),
 )  # fmt: skip
-
-EXERCISES = (CROSS_ENTROPY, UNITS, BIGRAM)
