@@ -1,10 +1,8 @@
 """Chapter 05: a head from scratch, weights under two masks, heads that share keys, and a merge that mixes tokens."""
 
-from __future__ import annotations
-
 import torch
 
-from courseware.exercises import Exercise, Mistake
+from courseware.exercises import Exercise, Mistake, normal
 
 HEAD = 'chapter 5, "A head"'
 SCORES = 'chapter 5, "Weights from scores"'
@@ -14,15 +12,12 @@ PADDING = 'chapter 5, "The weights"'
 HEADS = 'chapter 5, "All heads in one go"'
 PLUGS = 'chapter 5, "The layer, and what plugs into it"'
 
-# ---------------------------------------------------------------- a head from scratch
-
 
 def _probe_head(answer):
-    generator = torch.Generator().manual_seed(4)
-    for B, T, C, D in ((1, 1, 3, 2), (2, 5, 6, 4), (3, 4, 8, 8), (2, 7, 4, 9)):
-        x = torch.randn((B, T, C), generator=generator)
-        w_q, w_k, w_v = (torch.randn((C, D), generator=generator) * 0.5 for _ in range(3))
-        yield f"x of shape {(B, T, C)}, head width {D}", answer(x, w_q, w_k, w_v)
+    draw = normal(4)
+    for B, T, C, D in ((1, 1, 3, 2), (2, 5, 6, 4), (2, 7, 4, 9)):
+        weights = [0.5 * draw(C, D) for _ in range(3)]
+        yield f"x of shape {(B, T, C)}, head width {D}", answer(draw(B, T, C), *weights)
 
 
 ATTENTION_HEAD = Exercise(
@@ -40,10 +35,6 @@ ATTENTION_HEAD = Exercise(
                 edit=("/ math.sqrt(q.shape[-1])", ""), look=ROOT),
         Mistake("divided by D", "You divided by D instead of √D; the weights are too even.",
                 edit=("math.sqrt(q.shape[-1])", "q.shape[-1]"), look=ROOT),
-        Mistake("divided by the root of C", "You divided by the root of C, the width of the tokens. The dot product has D numbers, the width of a query.",
-                edit=("math.sqrt(q.shape[-1])", "math.sqrt(x.shape[-1])"), look=ROOT),
-        Mistake("multiplied by the root", "You multiplied by √D. Dividing makes the scores smaller.",
-                edit=("/ math.sqrt", "* math.sqrt"), look=ROOT),
         Mistake("the mask is missing", "Every token sees the whole text, the future too.",
                 edit=(".masked_fill(~past, -math.inf)", ""), look=SCORES),
         Mistake("the mask is on the wrong side", "Your queries see the future and not the past: the lower triangle (tril) is what may be seen.",
@@ -60,20 +51,12 @@ ATTENTION_HEAD = Exercise(
                 edit=(".masked_fill(~past, -math.inf).softmax(dim=-1)", ".softmax(dim=-1).masked_fill(~past, 0.0)")),
         Mistake("softmax over the queries", "Your columns add up to 1. Each query shares out its own weight, so the rows must: dim=-1.",
                 edit=("dim=-1", "dim=-2"), look='chapter 5, "Break it"'),
-        Mistake("no softmax", "You averaged with the bare scores. Softmax makes them positive and lets each row add up to 1.",
-                edit=(("-math.inf", "0.0"), (".softmax(dim=-1)", ""))),
         Mistake("queries and keys exchanged", "The rows of your scores are keys. Each query shares out its weight over the keys: q @ kᵀ.",
                 edit=("q @ k.transpose(1, 2)", "k @ q.transpose(1, 2)")),
-        Mistake("the keys averaged", "You averaged the keys. Keys are for comparing; what a token takes home is the values.",
-                edit=("weights @ v", "weights @ k")),
         Mistake("the tokens averaged", "You averaged x itself. Each token hands over its value, x @ w_v.",
                 edit=("v = x @ w_v", "v = x")),
-        Mistake("the scores returned", "You stopped at the weights. They still have to average the values.",
-                edit=("weights @ v", "weights")),
     ),
 )  # fmt: skip
-
-# ---------------------------------------------------------------- one step with a cache
 
 
 def _probe_step(answer):
@@ -111,23 +94,16 @@ STEP_MASK = Exercise(
     ),
 )  # fmt: skip
 
-# ---------------------------------------------------------------- weights under a causal and a padding mask
-
 
 def _probe_weights(answer):
-    generator = torch.Generator().manual_seed(5)
-    q, k = (torch.randn((2, 5, 16), generator=generator) * 1.5 for _ in range(2))
-    yield "five real tokens in each text", answer(q, k, torch.ones(2, 5, dtype=torch.bool))
-
-    real = torch.tensor([[True, True, True, False, False], [True] * 5])
-    yield "the first text ends with two padded places", answer(q, k, real)
-
-    left = torch.tensor([[False, False, True, True, True], [False, True, True, True, True]])
-    yield "padded on the left, so that a query may see nothing", answer(q, k, left)
-
-    q, k = (torch.randn((3, 4, 6), generator=generator) * 5 for _ in range(2))
-    real = torch.tensor([[True] * 4, [True, True, False, True], [True, False, False, False]])
-    yield "three texts of four tokens, large scores", answer(q, k, real)
+    draw = normal(5)
+    for label, scale, real in (
+        ("the first text ends with two padded places", 1.5, [[1, 1, 1, 0, 0], [1] * 5]),
+        ("padded on the left, so that a query may see nothing", 1.5, [[0, 0, 1, 1, 1], [0, 1, 1, 1, 1]]),
+        ("three texts of four tokens, large scores", 5, [[1] * 4, [1, 1, 0, 1], [1, 0, 0, 0]]),
+    ):  # fmt: skip
+        q, k = scale * draw(2, len(real), len(real[0]), 16)
+        yield label, answer(q, k, torch.tensor(real).bool())
 
 
 MASKED_WEIGHTS = Exercise(
@@ -177,14 +153,11 @@ MASKED_WEIGHTS = Exercise(
     ),
 )  # fmt: skip
 
-# ---------------------------------------------------------------- query heads that share key heads
-
 
 def _probe_grouped(answer):
-    generator = torch.Generator().manual_seed(6)
+    draw = normal(6)
     for B, heads, kv_heads, D in ((2, 6, 2, 4), (3, 4, 4, 9), (1, 4, 1, 6)):
-        q = torch.randn((B, heads, 3, D), generator=generator)
-        k = torch.randn((B, kv_heads, 5, D), generator=generator)
+        q, k = draw(B, heads, 3, D), draw(B, kv_heads, 5, D)
         yield f"{heads} query heads, {kv_heads} key heads", answer(q, k)
 
 
@@ -204,25 +177,16 @@ GROUPED_SCORES = Exercise(
                 edit=("/ math.sqrt(q.shape[-1])", ""), look=ROOT),
         Mistake("divided by D", "You divided by D instead of √D.",
                 edit=("math.sqrt(q.shape[-1])", "q.shape[-1]"), look=ROOT),
-        Mistake("scaled by all channels", "You divided by the root of all channels of all heads. The dot product has only the D numbers of one head.",
-                edit=("math.sqrt(q.shape[-1])", "math.sqrt(q.shape[1] * q.shape[-1])"), look=ROOT),
-        Mistake("every query head uses key head 0", "All your query heads read the first key head; the other key heads are never used.",
-                edit=("k.repeat_interleave(group, dim=1)", "k[:, :1]"), look=PLUGS),
-        Mistake("the queries of a group averaged", "You averaged the queries of a group. They stay separate; only the keys are shared, so there are as many scores as query heads.",
-                edit=("q @ k.repeat_interleave(group, dim=1)", "q.unflatten(1, (-1, group)).mean(dim=2) @ k"), look=PLUGS),
         Mistake("a softmax as well", "You returned weights. The task asks for the scores, before any softmax.",
                 wrap=lambda right: lambda q, k: right(q, k).softmax(dim=-1)),
     ),
 )  # fmt: skip
 
-# ---------------------------------------------------------------- find the bug: the merge of the heads
-
 
 def _probe_multi(answer):
-    generator = torch.Generator().manual_seed(7)
+    draw = normal(7)
     for shape, n_head in (((1, 2, 6), 3), ((2, 5, 12), 4), ((2, 4, 8), 1)):
-        q, k, v = (torch.randn(shape, generator=generator) for _ in range(3))
-        yield f"shape {shape}, {n_head} heads", answer(q, k, v, n_head)
+        yield f"shape {shape}, {n_head} heads", answer(*draw(3, *shape), n_head)
 
 
 MULTI_HEAD = Exercise(
@@ -240,19 +204,11 @@ MULTI_HEAD = Exercise(
                 of="given"),
         Mistake("split without the transpose, too", "Now the split is wrong in the same way as the merge: view(B, H, T, D) cuts the text into pieces instead of the channels into heads.",
                 of="given", edit=("x.view(B, T, n_head, D).transpose(1, 2)", "x.reshape(B, n_head, T, D)")),
-        Mistake("channels dealt out in turn", "The channels of a head must be neighbours, and so must they be in the result: (H, D), not (D, H).",
-                edit=("y.transpose(1, 2)", "y.permute(0, 2, 3, 1)")),
-        Mistake("heads averaged", "The heads are laid side by side, not averaged: each has fetched something else.",
-                edit=("y.transpose(1, 2).reshape(B, T, C)", "y.mean(dim=1).repeat(1, 1, n_head)")),
         Mistake("scaled by the width of all heads", "The scores are divided by the root of all channels; one head has only D of them.",
                 edit=("D**0.5", "C**0.5"), look=ROOT),
         Mistake("a single head", "You treat all channels as one head. Then nothing is mixed up, but each head must weigh by its own D channels.",
                 edit=("D = C // n_head", "n_head, D = 1, C")),
         Mistake("queries and keys exchanged", "The rows of your scores are keys. Each query shares out its weight over the keys: q @ kᵀ.",
                 edit=("q @ k.transpose(-2, -1)", "k @ q.transpose(-2, -1)")),
-        Mistake("without the mask", "The merge is not the only thing that changed: now every token sees the future.",
-                edit=(".tril()", ""), look=MASK),
     ),
 )  # fmt: skip
-
-EXERCISES = (ATTENTION_HEAD, STEP_MASK, MASKED_WEIGHTS, GROUPED_SCORES, MULTI_HEAD)
