@@ -1,10 +1,8 @@
 """Chapter 08: GELU by its formula, the gate of SwiGLU, widths and costs, and a ReLU² with a bug."""
 
-from __future__ import annotations
-
 import torch
 
-from courseware.exercises import Exercise, Mistake
+from courseware.exercises import Exercise, Mistake, normal
 
 GELU = 'chapter 8, "GELU and ReLU²"'
 GATE = 'chapter 8, "A gate"'
@@ -12,14 +10,11 @@ THIRDS = 'chapter 8, "Two thirds"'
 COST = 'chapter 8, "What it costs"'
 LAYER = 'chapter 8, "The layer of GPT-2"'
 
-# ---------------------------------------------------------------- GELU as in GPT-2
-
 
 def _probe_gelu(answer):
     yield "x = 1", answer(torch.tensor([1.0]))
     yield "x from -3 to 3", answer(torch.linspace(-3.0, 3.0, 13))
     yield "six numbers in two rows", answer(torch.tensor([[0.25, -0.1, 4.0], [-2.5, 0.0, 1.75]]))
-    yield "10 and -10", answer(torch.tensor([10.0, -10.0]))
     yield "100 and -100", answer(torch.tensor([100.0, -100.0]))
     yield "a single number, of shape ()", answer(torch.tensor(0.5))
 
@@ -47,35 +42,23 @@ GELU_TANH = Exercise(
                 edit=("math.sqrt(2 / math.pi)", "2 / math.pi")),
         Mistake("the root of 2 alone", "You divided the root of 2 by pi, 0.4502. Take the root of the whole fraction 2 / pi, 0.79788.",
                 edit=("(2 / math.pi)", "(2) / math.pi")),
-        Mistake("the root is not on the cube", "sqrt(2 / pi) multiplies the whole bracket, the cube too.",
-                edit=("(x + 0.044715 * x**3)", "x + 0.044715 * x**3")),
         Mistake("the 1 is missing", "0.5 * x * tanh(...) is the same for x and -x. Without the 1 nothing is stopped on the negative side.",
                 edit=("1 +", "")),
-        Mistake("sigmoid in place of tanh", "You took the sigmoid of the bracket, which goes from 0 to 1. The formula has a tanh, from -1 to 1.",
-                edit=("torch.tanh", "torch.sigmoid")),
         Mistake("a tanh by hand that overflows", "Your tanh divides infinity by infinity where x is large. Use torch.tanh.",
                 edit=("torch.tanh(", "(lambda z: (z.exp() - (-z).exp()) / (z.exp() + (-z).exp()))(")),
         Mistake("the quick approximation", "x times sigmoid(1.702 x) is another approximation of GELU, off by up to 0.02. GPT-2 uses the one with tanh.",
                 edit=("0.5 * x * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))", "x * torch.sigmoid(1.702 * x)")),
-        Mistake("SiLU", "x times sigmoid(x) is SiLU, which Llama has in its gate.",
-                edit=("0.5 * x * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))", "x * torch.sigmoid(x)"), look=GATE),
     ),
 )  # fmt: skip
-
-# ---------------------------------------------------------------- SwiGLU
 
 
 def _probe_swiglu(answer):
     one = torch.ones(1, 1)
-    for x in (1.0, -1.0):
-        label = f"one channel, weights 1, 2 and 3, x = {x:g}"
-        yield label, answer(torch.tensor([[x]]), one, 2 * one, 3 * one)
+    yield "one channel, weights 1, 2 and 3, x = 1", answer(one, one, 2 * one, 3 * one)
 
-    generator = torch.Generator().manual_seed(8)
-    gate, up = torch.randn(2, 5, 3, generator=generator)
-    down = torch.randn(3, 5, generator=generator)
-    x = torch.randn(2, 4, 3, generator=generator)
-    yield "2 texts of 4 tokens, C = 3, hidden = 5", answer(x, gate, up, down)
+    draw = normal(8)
+    gate, up = draw(2, 5, 3)
+    yield "2 texts of 4 tokens, C = 3, hidden = 5", answer(draw(2, 4, 3), gate, up, draw(3, 5))
 
 
 SWIGLU = Exercise(
@@ -98,22 +81,14 @@ SWIGLU = Exercise(
         Mistake("GELU in the gate", "With GELU in the gate it is GEGLU, a relative. SwiGLU has SiLU there: z * sigmoid(z).",
                 edit=("opened * torch.sigmoid(opened)", "torch.nn.functional.gelu(opened)"),
                 also=(("opened * torch.sigmoid(opened)", 'torch.nn.functional.gelu(opened, approximate="tanh")'),)),
-        Mistake("ReLU in the gate", "With ReLU in the gate it is ReGLU, a relative. SwiGLU has SiLU there: z * sigmoid(z).",
-                edit=("opened * torch.sigmoid(opened)", "opened.relu()")),
         Mistake("added instead of multiplied", "You added gate and up. A gate multiplies: where it is 0, nothing passes.",
                 edit=("* (x @ up.T)", "+ (x @ up.T)")),
-        Mistake("SiLU after the product", "You multiplied first and put the product through SiLU. Put the gate alone through SiLU, then multiply.",
-                edit=(("x @ gate.T", "(x @ gate.T) * (x @ up.T)"), ("* (x @ up.T)", ""))),
-        Mistake("SiLU on both", "You put both gate and up through SiLU. Only the gate goes through it; up stays as it is.",
-                edit=("(x @ up.T)", "torch.nn.functional.silu(x @ up.T)")),
         Mistake("no gate at all", "You left up out: down(silu(gate(x))) is an ungated layer with SiLU.",
                 edit=("* (x @ up.T)", "")),
         Mistake("the matrices are not transposed", "One channel is right, but nn.Linear stores a matrix as (out, in): multiply by the transposes, x @ gate.T, x @ up.T and @ down.T.",
                 edit=(("gate.T", "gate"), ("up.T", "up"), ("down.T", "down"))),
     ),
 )  # fmt: skip
-
-# ---------------------------------------------------------------- width and price of a gated layer
 
 
 def _probe_price(answer):
@@ -151,8 +126,6 @@ PRICE = Exercise(
                 edit=("2 * weights", "weights"), look=COST),
         Mistake("FLOPs of training", "You counted 6 FLOPs for each weight, which includes the backward pass. One token on its way forward costs 2.",
                 edit=("2 * weights", "6 * weights"), look=COST),
-        Mistake("biases in the FLOPs", "Your FLOPs contain the biases. Llama's layer has none, and FLOP counts leave them out anyway.",
-                edit=("2 * weights", "2 * weights + 2 * hidden + n_embd"), look=COST),
         Mistake("biases in the weights", "You counted biases among the weights. Llama's layer has none.",
                 edit=("hidden, weights", "hidden, weights + 2 * hidden + n_embd"),
                 also=(("n_embd * hidden", "n_embd * hidden + 2 * hidden + n_embd"),), look=COST),
@@ -163,20 +136,15 @@ PRICE = Exercise(
     ),
 )  # fmt: skip
 
-# ---------------------------------------------------------------- find the bug: ReLU²
-
 
 def _probe_relu2(answer):
     one, none = torch.ones(1, 1), torch.zeros(1)
-    for x in (3.0, -3.0):
-        label = f"one channel, weights 1, biases 0, x = {x:g}"
-        yield label, answer(torch.tensor([[x]]), one, none, one, none)
+    both = torch.tensor([[3.0], [-3.0]])
+    yield "one channel, weights 1, biases 0, x = 3 and -3", answer(both, one, none, one, none)
 
-    generator = torch.Generator().manual_seed(9)
-    up, up_bias = torch.randn(5, 3, generator=generator), torch.randn(5, generator=generator)
-    down, down_bias = torch.randn(3, 5, generator=generator), torch.randn(3, generator=generator)
-    x = torch.randn(2, 4, 3, generator=generator)
-    yield "2 texts of 4 tokens, C = 3, hidden = 5", answer(x, up, up_bias, down, down_bias)
+    draw = normal(9)
+    layer = draw(5, 3), draw(5), draw(3, 5), draw(3)
+    yield "2 texts of 4 tokens, C = 3, hidden = 5", answer(draw(2, 4, 3), *layer)
 
 
 RELU2 = Exercise(
@@ -196,20 +164,9 @@ RELU2 = Exercise(
                 edit=(".square()", "")),
         Mistake("the sign is kept", "Your activation lets negative numbers through, as minus their square. ReLU² makes 0 of them.",
                 edit=(".relu().square()", ".square() * (x @ up.T + up_bias).sign()")),
-        Mistake("doubled instead of squared", "You doubled what ReLU lets through. ReLU² multiplies it by itself: 3 becomes 9, not 6.",
-                edit=(".square()", "* 2")),
-        Mistake("squared after the way down", "You squared the layer's output. The square belongs to the activation, before the second matrix.",
-                edit=((".square()", ""), ("hidden @ down.T + down_bias", "(hidden @ down.T + down_bias).square()")), look=LAYER),
-        Mistake("ReLU² after the way down", "You applied ReLU² to the layer's output instead of the hidden numbers: nothing nonlinear is left between the two matrices.",
-                edit=((".relu().square()", ""), ("hidden @ down.T + down_bias", "(hidden @ down.T + down_bias).relu().square()")),
-                look='chapter 8, "Why it must be nonlinear"'),
-        Mistake("the bias after ReLU²", "You added the first bias after ReLU². It belongs inside: it decides where ReLU begins to let numbers through.",
-                edit=(("+ up_bias", ""), (".square()", ".square() + up_bias")), look=LAYER),
         Mistake("the first bias is missing", "The first bias, up_bias, is not added.",
                 edit=("+ up_bias", ""), look=LAYER),
         Mistake("the last bias is missing", "The second bias, down_bias, is not added.",
                 edit=("+ down_bias", ""), look=LAYER),
     ),
 )  # fmt: skip
-
-EXERCISES = (GELU_TANH, SWIGLU, PRICE, RELU2)
