@@ -1,12 +1,10 @@
 """Chapter 10: AdamW, the schedule, micro-batches, clipping, a scaled loss, and the best model."""
 
-from __future__ import annotations
-
 import math
 
 import torch
 
-from courseware.exercises import Exercise, Mistake
+from courseware.exercises import Exercise, Mistake, normal
 
 HAND = 'chapter 10, "One weight, by hand"'
 SCHEDULE = 'chapter 10, "A learning rate that warms up and cools down"'
@@ -16,21 +14,14 @@ CLIP = 'chapter 10, "Clipping: a cap on the whole gradient"'
 EXACT = 'chapter 10, "How exact must the numbers be?"'
 LOOP = 'chapter 10, "The loop"'
 
-# ---------------------------------------------------------------- a step of AdamW
-
 
 def _probe_adamw(answer):
-    noise = torch.Generator().manual_seed(0)
+    draw = normal(0)
     for step in (1, 2, 3):
-        weight, m, grad = (torch.randn(2, 3, generator=noise) for _ in range(3))
-        v = torch.rand(2, 3, generator=noise)
-        if step == 1:
-            m, v = torch.zeros(2, 3), torch.zeros(2, 3)
+        weight, grad, m, v = draw(4, 2, 3)
+        before = float(step > 1)  # the means begin at 0
         settings = (step, 0.1, (0.8, 0.95), 0.05, 0.3)
-        yield f"step {step}", answer(weight, 2 * grad, m, v, *settings)
-
-    weight, m, v, grad = torch.randn(2, 3, generator=noise), *torch.zeros(3, 2, 3)
-    yield "a gradient of 0", answer(weight, grad, m, v, 1, 0.1, (0.9, 0.95), 1e-8, 0.5)
+        yield f"step {step}", answer(weight, 2 * grad, before * m, before * v.abs(), *settings)
 
     weight, grad = torch.tensor([1.0, -2.0]), torch.tensor([0.5, 3.0])
     settings = (grad / 3, grad**2 / 5, 7, 0.02, (0.9, 0.99), 1e-3, 0.4)
@@ -63,12 +54,8 @@ ADAMW = Exercise(
                 edit=(("weight = weight * (1 - lr * weight_decay)", ""),
                       ("return weight -", "return (1 - lr * weight_decay) * (weight -"),
                       ("+ eps)", "+ eps))"))),
-        Mistake("vectors do not decay", "You left the decay out for vectors. That is the choice of whoever builds the parameter groups; a step decays by the weight_decay it is given.",
-                edit=("weight = weight *", "if weight.ndim > 1:\n    weight = weight *"), look='chapter 10, "Which weights should decay"'),
         Mistake("eps inside the root", "Your eps stands under the root. It belongs outside: v_hat.sqrt() + eps.",
                 edit=("v_hat.sqrt() + eps", "(v_hat + eps).sqrt()")),
-        Mistake("eps before the correction", "You added eps to the root of the uncorrected v. It comes after the correction: v_hat.sqrt() + eps.",
-                edit=("+ eps", "+ eps / (1 - beta2**step) ** 0.5")),
         Mistake("betas swapped", "You used the second beta for m and the first for v. betas is (that of m, that of v).",
                 edit=("beta1, beta2 = betas", "beta2, beta1 = betas")),
         Mistake("step counted from 0", "You corrected with step + 1. The first step has the number 1 here, and 1 - beta ** 1 is its correction.",
@@ -77,10 +64,6 @@ ADAMW = Exercise(
                 edit=("weight - lr", "weight + lr")),
         Mistake("no root", "You divided by v itself. v is a mean of squares: its root has the size of a gradient.",
                 edit=("v_hat.sqrt()", "v_hat")),
-        Mistake("v without squares", "You averaged the size of the gradient in v. Adam averages its square.",
-                edit=("grad**2", "grad.abs()")),
-        Mistake("yesterday's means", "You moved by the means from before this gradient. Update m and v first, then use them.",
-                edit=(("beta1, beta2 = betas", "beta1, beta2 = betas\nold_m, old_v = m, v"), ("m / (1", "old_m / (1"), ("v / (1", "old_v / (1"))),
         Mistake("the gradient added whole", "You added the whole gradient to m. Only 1 - beta1 of it is new; beta1 of m stays.",
                 edit=("(1 - beta1) * grad", "grad")),
         Mistake("m and v in the wrong order", "The new weight is right, but you returned v before m.",
@@ -89,8 +72,6 @@ ADAMW = Exercise(
                 edit=("eps), m, v", "eps), m_hat, v_hat")),
     ),
 )  # fmt: skip
-
-# ---------------------------------------------------------------- the learning rate of a micro-batch
 
 
 def _probe_rate(answer):
@@ -101,9 +82,6 @@ def _probe_rate(answer):
                 yield label, answer(step * accumulate + part, accumulate, 5, 15, 0.02, 0.1)
 
     yield "without warm-up", answer(0, 2, 0, 6, 1.0, 0.0)
-    for step in (3, 5):
-        yield f"without warm-up, update {step + 1} of 6", answer(2 * step, 2, 0, 6, 1.0, 0.25)
-
     rate = answer(4, 1, 4, 5, 1.0, 0.25)
     yield "a warm-up of 4 and one more update: is it lr or floor * lr", rate in (1.0, 0.25)
 
@@ -123,9 +101,6 @@ RATE = Exercise(
         Mistake("micro-steps", "You counted micro-batches. With 4 per update your schedule is over after a quarter of the run.",
                 edit=("micro_batch // accumulate", "min(micro_batch, total_steps - 1)"), also=(("micro_batch // accumulate", "micro_batch"),),
                 look=COUNT),
-        Mistake("the later micro-batches belong to the next update", "You rounded up. Micro-batches 0, 1, 2, 3 all belong to update 0 when there are 4 for each.",
-                edit=("micro_batch // accumulate", "min(-(-micro_batch // accumulate), total_steps - 1)"),
-                also=(("micro_batch // accumulate", "-(-micro_batch // accumulate)"),), look=COUNT),
         Mistake("a share of an update", "You divided by accumulate with a remainder. All micro-batches of an update have its rate: //, not /.",
                 edit=("micro_batch // accumulate", "min(micro_batch / accumulate, total_steps - 1)"),
                 also=(("micro_batch // accumulate", "micro_batch / accumulate"),), look=COUNT),
@@ -141,33 +116,28 @@ RATE = Exercise(
                 edit=(("(step - warmup_steps)", "step"), ("1 - warmup_steps", "1"))),
         Mistake("a whole wave", "Your cosine goes down and up again. You need half a wave: cos from 0 to pi.",
                 edit=("math.pi * progress", "2 * math.pi * progress")),
-        Mistake("a quarter of a wave", "Your cosine ends in the middle: pi / 2 at the end. It has to run up to pi.",
-                edit=("math.pi * progress", "math.pi / 2 * progress")),
         Mistake("a straight line", "Your rate falls in a line. It should fall along half a cosine: slowly at first and at the end.",
                 edit=("(1 + math.cos(math.pi * progress)) / 2", "(1 - progress)")),
         Mistake("down to zero", "Your rate falls to 0. It should end at floor * lr.",
                 edit=("(floor + (1 - floor) *", "(")),
         Mistake("the floor on top", "You added the floor to the whole cosine, so after the warm-up the rate is above lr. Scale the cosine by 1 - floor.",
                 edit=("(1 - floor) *", "")),
-        Mistake("the floor taken as a rate", "You took floor as a learning rate. It is a share of lr: the last rate is floor * lr.",
-                edit=("step = micro_batch", "floor = floor / lr\nstep = micro_batch")),
         Mistake("cut off at the floor", "You cut the cosine off where it meets the floor. It should reach the floor only at the last update: squeeze it between the floor and 1.",
                 edit=("(floor + (1 - floor) *", "max(floor,")),
     ),
 )  # fmt: skip
 
-# ---------------------------------------------------------------- the gradient of a large batch
-
 
 def _probe_large(answer):
     noise = torch.Generator().manual_seed(1)
+    draw = normal(1)
     for label, shapes, ignored in (
         ("one token and three", ((1, 3), (1, 3)), (2, 0)),
         ("other numbers of texts, and other lengths", ((2, 4), (1, 6), (3, 3)), (1, 4, 2)),
         ("nothing counts in one of them", ((2, 2), (2, 3)), (4, 1)),
     ):
         targets = [torch.randint(1, 9, shape, generator=noise) for shape in shapes]
-        gradients = [torch.randn(2, 2, generator=noise) for _ in shapes]
+        gradients = [draw(2, 2) for _ in shapes]
         for i, n in enumerate(ignored):
             targets[i].view(-1)[:n] = -100
             if n == targets[i].numel():
@@ -175,14 +145,10 @@ def _probe_large(answer):
         yield label, answer(gradients, targets)
 
     targets = [torch.tensor([0, -100, 5]), torch.tensor([[[0, 0], [7, -100]]]), torch.tensor([3])]
-    gradients = [
-        torch.tensor([1.0, 2.0, 3.0]),
-        torch.tensor([-4.0, 0.0, 1.0]),
-        torch.tensor([10.0, 20.0, 30.0]),
-    ]
+    gradients = list(draw(3, 3))
     yield "targets of other shapes, some of them 0", answer(gradients, targets)
 
-    gradients[1] = torch.tensor([1.0, math.nan, 2.0])
+    gradients[1][1] = math.nan
     yield "a nan in a gradient that counts", answer(gradients, targets)
 
 
@@ -208,8 +174,6 @@ LARGE = Exercise(
         Mistake("-100 counted", "You weighted by all tokens. Targets of -100 are not part of the mean and give no weight.",
                 edit=(("int((y != -100).sum())", "y.numel() * bool((y != -100).any())"), ("sum(counted)", "sum(y.numel() for y in targets)")),
                 also=(("int((y != -100).sum())", "y.numel()"), ("int((y != -100).sum())", "y.numel() * bool((y != -100).any())"))),
-        Mistake("the id 0 left out", "You counted the targets above 0. The token with the id 0 counts like any other; only -100 does not.",
-                edit=("y != -100", "y > 0")),
         Mistake("weighted by texts", "You weighted by the number of texts. They differ in length: count the tokens that count.",
                 edit=(("int((y != -100).sum())", "y.shape[0] * bool((y != -100).any())"), ("sum(counted)", "sum(y.shape[0] for y in targets)")),
                 also=(("int((y != -100).sum())", "y.shape[0]"), ("int((y != -100).sum())", "y.shape[0] * bool((y != -100).any())"))),
@@ -222,8 +186,6 @@ LARGE = Exercise(
     ),
 )  # fmt: skip
 
-# ---------------------------------------------------------------- clipping
-
 
 def _probe_clip(answer):
     yield "norm 5, cap 1", answer([torch.tensor([3.0]), torch.tensor([0.0, 4.0])], 1.0)
@@ -233,9 +195,6 @@ def _probe_clip(answer):
     yield "a table and a vector, cap 2", answer([table, torch.tensor([-6.0, 1.0, 0.25])], 2.0)
     yield "all zero", answer([torch.zeros(2), torch.zeros(2, 2)], 1.0)
     yield "norm 1.5, cap 2", answer([torch.tensor([1.5]), torch.zeros(2)], 2.0)
-
-    short = [torch.tensor([0.8, 0.4]), torch.tensor([-0.8])]
-    yield "only all together above the cap", answer(short, 1.0)
 
 
 CLIPPING = Exercise(
@@ -267,14 +226,8 @@ CLIPPING = Exercise(
                 edit=(("math.sqrt", "float"), ("g.square().sum()", "g.norm()"))),
         Mistake("divided by the norm alone", "You divided by the norm, so the result is 1 long whatever max_norm says. Multiply by max_norm as well.",
                 edit=("max_norm / norm", "(1 / norm if norm > max_norm else 1.0)")),
-        Mistake("too large means zero", "You threw the gradient away when it was above the cap. Scale it down instead.",
-                edit=("min(1.0, max_norm / norm)", "(norm <= max_norm)")),
-        Mistake("compared with 1", "You asked whether the norm is above 1. Compare it with max_norm, or a short gradient is made longer.",
-                edit=("min(1.0, max_norm / norm) if norm", "max_norm / norm if norm > 1")),
     ),
 )  # fmt: skip
-
-# ---------------------------------------------------------------- the scaled loss
 
 
 def _probe_unscale(answer):
@@ -289,12 +242,9 @@ def _probe_unscale(answer):
         ("all is well", (small, large), 65536.0, 3, 10),
         ("the interval is full", (small, large), 65536.0, 9, 10),
         ("an infinity", (small, large * 4000), 65536.0, 4, 10),
-        ("an infinity in the first", (large * 4000, small), 65536.0, 9, 10),
-        ("a nan", (small * math.nan, large), 65536.0, 5, 10),
         ("a nan in the middle of the second", (large, partly), 64.0, 2, 4),
         ("plus infinity, at the scale 1", (small, upward), 1.0, 2, 4),
         ("large, and all finite", (border, large), 1.0, 3, 4),
-        ("after an overflow", (small, large), 65536.0, 0, 10),
         ("one before the last", (large, small), 65536.0, 8, 10),
     ):
         gradients, new, count = answer([value.clone() for value in values], scale, good, interval)
@@ -329,22 +279,12 @@ SCALE = Exercise(
                 edit=("g.isfinite().all()", "not g.isnan().any()"), look=EXACT),
         Mistake("the sum overflows, not the numbers", "You looked at the sum of a tensor. In float16 the sum of finite numbers can be infinite: ask every number, with isfinite.",
                 edit=("g.isfinite().all()", "g.sum().isfinite()")),
-        Mistake("the wrong way round", "You leave the step out when all is finite, and make it when something is not. It is the other way round.",
-                edit=("if not all", "if all")),
-        Mistake("only the first tensor looked at", "You looked at the first tensor only. The overflow may be in any of them.",
-                edit=("in gradients):", "in gradients[:1]):")),
-        Mistake("larger after an overflow", "You doubled the scale after an overflow. It was too large already: halve it.",
-                edit=("scale / 2", "scale * 2")),
         Mistake("the scale stays after an overflow", "After an overflow you kept the scale. The next step would overflow again: halve it.",
                 edit=("scale / 2", "scale")),
         Mistake("the count goes on after an overflow", "After an overflow the good steps begin at 0 again.",
                 edit=("scale / 2, 0", "scale / 2, good_steps")),
         Mistake("the count goes on after doubling", "After doubling the scale the count begins at 0 again; yours goes on.",
                 edit=("0 if grown else good_steps + 1", "good_steps + 1")),
-        Mistake("divided by the new scale", "You divided by the scale that is meant for the next step. These gradients belong to the old one.",
-                edit=("g.float() / scale", "g.float() / (2 * scale if grown else scale)")),
-        Mistake("doubled at every step", "You doubled the scale at every good step. Wait for `interval` good steps in a row.",
-                edit=("good_steps + 1 == interval", "True")),
         Mistake("doubled one step late", "This step counts too: with good_steps = interval - 1, it is the one that fills the interval.",
                 edit=("good_steps + 1 ==", "good_steps ==")),
         Mistake("the broken gradients returned", "After an overflow you returned the gradients all the same. The step must be left out: return None for them.",
@@ -352,36 +292,30 @@ SCALE = Exercise(
     ),
 )  # fmt: skip
 
-# ---------------------------------------------------------------- find the bug: the best model
-
 
 def _probe_keep(answer):
-    runs = {
-        "it gets better, then worse": [3.0, 2.0, 1.0, 1.5, 2.5],
-        "the best in the middle, twice": [2.0, 1.0, 3.0, 1.0, 4.0],
-        "the best at the end": [5.0, 4.0, 4.5, 2.0],
-        "the best at once": [1.0, 3.0, 2.0],
-    }
-    for label, losses in runs.items():
-        table = [0.5, *losses]
+    def update(weights):
+        weights += 1
 
-        def update(weights):
-            weights += 1
+    for label, losses in (
+        ("it gets better, then worse", [3.0, 2.0, 1.0, 1.5, 2.5]),
+        ("the best in the middle, twice", [2.0, 1.0, 3.0, 1.0, 4.0]),
+        ("the best at the end", [5.0, 4.0, 4.5, 2.0]),
+    ):
 
-        def validate(weights, table=table):
+        def validate(weights, table=(0.5, *losses)):
             return table[int(weights[0])]
 
         yield label, answer(torch.zeros(2), update, validate, len(losses))
 
     calls = []
-    table = {1.0: 90.0, 3.0: 30.0, 6.0: 60.0}
 
     def another_step(weights):  # as with other batches
         calls.append(1)
         weights += len(calls)
 
     def loss_of(weights):
-        return table.get(float(weights[0]), 25.0)
+        return {1.0: 90.0, 3.0: 30.0, 6.0: 60.0}.get(float(weights[0]), 25.0)
 
     yield "every update is different", answer(torch.zeros(2), another_step, loss_of, 3)
 
@@ -399,8 +333,6 @@ KEEP = Exercise(
     mistakes=(
         Mistake("a second name, not a copy", "`kept` is another name of the tensor that goes on being trained, so you return the last weights. Copy them when they are the best.",
                 of="given"),
-        Mistake("the weights of the step before", "You kept the weights from before the update, but the loss is that of the weights after it.",
-                edit=(("update(weights)", "before = weights.clone()\nupdate(weights)"), ("weights.clone()", "before"))),
         Mistake("the loss of the step before", "You validate before the update and keep the weights from after it: the loss belongs to other weights.",
                 edit=("update(weights)\nloss = validate(weights)", "loss = validate(weights)\nupdate(weights)")),
         Mistake("the last weights", "You keep the weights after every step, whatever the loss. Only a lower one counts.",
@@ -411,9 +343,5 @@ KEEP = Exercise(
                 edit=("loss < best", "loss <= best")),
         Mistake("compared with the first loss for ever", "You replace the weights but not the loss that they are compared with. Update both.",
                 edit=("kept = loss,", "kept = loss if kept is None else best,")),
-        Mistake("the untrained model counts", "You let the weights compete that nobody trained. Validation begins after the first step.",
-                edit=("math.inf, None", "validate(weights), weights.clone()")),
     ),
 )  # fmt: skip
-
-EXERCISES = (ADAMW, RATE, LARGE, CLIPPING, SCALE, KEEP)
