@@ -1,7 +1,5 @@
 """Chapter 12: perplexity, bits per byte, windows, the price of an answer, accuracy, calibration."""
 
-from __future__ import annotations
-
 import math
 
 import torch
@@ -19,31 +17,19 @@ SURE = 'chapter 12, "How sure may we be?"'
 DIFFERENCE = 'chapter 12, "Is the difference real?"'
 KNOW = 'chapter 12, "Does it know what it does not know?"'
 
-# ---------------------------------------------------------------- the perplexity of a text in blocks
-
-
-def _or_infinite(answer, blocks):
-    """Take math.exp's OverflowError for the infinity that other libraries return."""
-    try:
-        return float(answer(blocks))
-    except OverflowError:
-        return math.inf
-
 
 def _probe_perplexity(answer):
     for label, blocks in (
         ("the letters of the chapter", [[math.log(2), math.log(4), math.log(8)]]),
-        ("two blocks, the second shorter", [[1.0, 2.0, 3.0, 0.5], [4.0, 2.5]]),
         ("blocks of 1, 5 and 2 tokens", [[6.0], [0.1, 0.2, 0.3, 0.4, 0.5], [2.0, 0.0]]),
         ("an empty block among others", [[0.7, 1.9], [], [2.2]]),
-        ("one token", [[0.25]]),
         ("800 tokens", [[1.5] * 500, [2.5] * 300]),
-        ("equal prices", [[1.0, 1.0, 1.0], [4.0]]),
         ("a very high price", [[9.0, 8.0]]),
-        ("certainty", [[0.0, 0.0], [0.0]]),
-        ("an empty block first", [[], [1.0, 2.0]]),
     ):
-        yield label, _or_infinite(answer, blocks)
+        try:
+            yield label, float(answer(blocks))
+        except OverflowError:  # math.exp's word for the infinity that other libraries return
+            yield label, math.inf
 
 
 PERPLEXITY = Exercise(
@@ -69,8 +55,6 @@ PERPLEXITY = Exercise(
                 edit=("/ len(prices)", "")),
         Mistake("the root at the end", "On paper you are right, but the exponential of a long text's sum is more than a float can hold. Divide by the number of tokens first.",
                 edit=("/ len(prices))", ") ** (1 / len(prices))")),
-        Mistake("divided by the number of blocks", "You divided by the number of blocks. The mean is per token.",
-                edit=("/ len(prices)", "/ len(blocks)")),
         Mistake("the loss, not the perplexity", "That is the mean loss in nats. The perplexity is e to this power.",
                 edit=("math.exp(", "(")),
         Mistake("the sign reversed", "You took the exponential of minus the mean: the probability of a token, not its perplexity. The prices are positive already.",
@@ -80,16 +64,10 @@ PERPLEXITY = Exercise(
     ),
 )  # fmt: skip
 
-# ---------------------------------------------------------------- nats per token to bits per byte
-
 
 def _probe_bits(answer):
     yield "plain letters", float(answer("to be", 1.2, 5))
     yield "letters with accents", float(answer("déjà vu à Nîmes", 1.7, 9))
-    yield "euro signs and a smile", float(answer("5 € für 🙂", 2.25, 4))
-    yield "spaces and line breaks", float(answer("  one\n\ntwo \t three\n", 0.9, 7))
-    yield "one token for all", float(answer("κόσμος", 3.5, 1))
-    yield "a long text", float(answer("abc ü" * 500, 2.0, 700))
     yield "a combining accent", float(answer("e\u0301a", 2.0, 3))
     yield "a line break of two characters", float(answer("a\r\nb", 2.0, 3))
     yield "Japanese", float(answer("日本語", 3.0, 2))
@@ -120,19 +98,12 @@ BITS = Exercise(
                 edit=('/ len(text.encode("utf-8"))', "")),
         Mistake("bytes of UTF-16", "You counted the bytes of UTF-16. The convention is UTF-8.",
                 edit=('"utf-8"', '"utf-16-le"')),
-        Mistake("divided by the number of tokens", "You divided by n_tokens. The loss is per token already: multiply by their number.",
-                edit=("* n_tokens", "/ n_tokens")),
     ),
 )  # fmt: skip
 
-# ---------------------------------------------------------------- the plan of a sliding window
-
 
 def _probe_plan(answer):
-    for n, block, stride in (
-        (11, 4, 2), (11, 4, 4), (12, 4, 2), (14, 5, 3), (10, 3, 1), (9, 8, 5),
-        (5, 8, 4), (6, 8, 8), (2, 3, 1), (23, 6, 5), (5, 1, 1), (40, 20, 13),
-    ):  # fmt: skip
+    for n, block, stride in ((11, 4, 2), (14, 5, 3), (5, 8, 4), (2, 3, 1), (40, 20, 13)):
         yield f"{n} tokens, block {block}, stride {stride}", answer(n, block, stride)
 
 
@@ -172,20 +143,14 @@ PLAN = Exercise(
     ),
 )  # fmt: skip
 
-# ---------------------------------------------------------------- find the bug: the price of an answer
-
 
 def _probe_score(answer):
     generator = torch.Generator().manual_seed(12)
-    for T, V, n_prompt in ((5, 7, 2), (9, 4, 6), (6, 11, 1), (4, 3, 3), (12, 5, 4)):
-        logits = 2 * torch.randn(T, V, generator=generator)
+    for T, V, n_prompt, spread in ((5, 7, 2, 2), (9, 4, 6, 2), (4, 3, 3, 2), (8, 5, 3, 60)):
+        logits = spread * torch.randn(T, V, generator=generator)
         ids = torch.randint(V, (T,), generator=generator)
-        yield f"{T} ids, {n_prompt} of them the prompt", float(answer(logits, ids, n_prompt))
-
-    for spread in (60, 200):
-        logits = spread * torch.randn(8, 5, generator=generator)
-        ids = torch.randint(5, (8,), generator=generator)
-        yield f"logits around ±{spread}", float(answer(logits, ids, 3))
+        label = f"{T} ids, {n_prompt} of them the prompt, logits around ±{spread}"
+        yield label, float(answer(logits, ids, n_prompt))
 
 
 SCORE = Exercise(
@@ -201,11 +166,10 @@ SCORE = Exercise(
     mistakes=(
         Mistake("compared with the logits after it", "You look up each id in the logits of its own place. Those come after the id was read and are about the next one.",
                 edit=("t - 1", "t"), look=PRICE),
-        Mistake("the first token of the answer left out", "Your prices are right, but the first token of the answer is missing. It is predicted from the last token of the prompt.",
-                edit=("range(n_prompt", "range(n_prompt + 1")),
-        Mistake("the first token left out, and not divided by", "The first token of the answer is missing, in the sum and in the number that you divide by.",
-                edit=(("range(n_prompt", "range(n_prompt + 1"), ("(len(ids) - n_prompt)", "max(1, len(ids) - n_prompt - 1)")),
-                also=((("range(n_prompt", "range(n_prompt + 1"), ("- n_prompt", "- n_prompt - 1")),)),
+        Mistake("the first token of the answer left out", "The first token of the answer is missing. It is predicted from the last token of the prompt.",
+                edit=("range(n_prompt", "range(n_prompt + 1"),
+                also=((("range(n_prompt", "range(n_prompt + 1"), ("(len(ids) - n_prompt)", "max(1, len(ids) - n_prompt - 1)")),
+                      (("range(n_prompt", "range(n_prompt + 1"), ("- n_prompt", "- n_prompt - 1")))),
         Mistake("the prompt scored too", "You added the prices of the prompt. Only those of the answer say how well it follows.",
                 edit=("range(n_prompt", "range(1")),
         Mistake("the mean over prompt and answer", "You scored the whole text, prompt and answer. Only the tokens of the answer count, above and below the line.",
@@ -218,12 +182,8 @@ SCORE = Exercise(
                 edit=("return total", "return -total")),
         Mistake("probabilities instead of logarithms", "You averaged probabilities. They multiply; it is their logarithms that add.",
                 edit=("log_softmax", "softmax"), look=PAPER),
-        Mistake("two places back", "You went one place too far: the logits at t - 1 are about the id at t.",
-                edit=("t - 1", "t - 2"), look=PRICE),
     ),
 )  # fmt: skip
-
-# ---------------------------------------------------------------- accuracy with an error bar
 
 
 def _probe_accuracy(answer):
@@ -231,23 +191,16 @@ def _probe_accuracy(answer):
     sizes = [(1 + i % 4, 2 + i % 3, 1 + i % 6) for i in range(25)]
     three = [(-9.0, -4.0, -6.0), (-5.0, -8.0, -3.0, -7.5), (-2.0, -6.6)]
     equal = [(-2.0, -4.0, -6.0), (-3.0, -2.0), (-1.0, -2.0)]
-    close = [(-1.24, -1.19), (-2.5, -2.45), (-1.0, -3.0)]
 
     for label, totals, lengths, answers in (
-        ("no or yes", [(-2.30, -2.59), (-4.0, -9.0)], [(2, 3), (2, 3)], [1, 1]),
         ("three, four and two choices", three, [(9, 2, 4), (5, 4, 1, 5), (1, 6)], [0, 0, 0]),
         ("equal scores", equal, [(1, 2, 3), (3, 2), (1, 2)], [0, 1, 0]),
-        ("all right", [(-1.0, -9.0)] * 4, [(3, 3)] * 4, [0] * 4),
         ("all wrong", [(-1.0, -9.0)] * 3, [(3, 3)] * 3, [1] * 3),
         ("the last of four is right", [(-9.0, -8.0, -7.0, -1.0), (-3.0, -2.0)], [(1,) * 4, (1, 1)], [3, 0]),
-        ("scores that are close together", close, [(1, 1)] * 3, [1, 1, 1]),
         ("a longer answer that wins", [(-2.0, -2.3), (-4.0, -1.0)], [(3, 1), (2, 1)], [0, 0]),
         ("25 questions", many, sizes, [i % 3 for i in range(25)]),
-        ("40 questions", [(-1.0 - 0.05 * (7 * i % 13), -1.27) for i in range(40)], [(1, 1)] * 40, [0, 1] * 20),
     ):  # fmt: skip
-        share, error = answer(
-            [list(row) for row in totals], [list(row) for row in lengths], answers
-        )
+        share, error = answer([*map(list, totals)], [*map(list, lengths)], answers)
         yield label, [float(share), float(error)]
 
 
@@ -264,12 +217,8 @@ ACCURACY = Exercise(
     mistakes=(
         Mistake("not divided by the length", "You compared the sums. A long answer has a lower sum because it has more factors: divide by its length.",
                 edit=("total / size", "total"), look=LONG),
-        Mistake("multiplied by the length", "You multiplied by the length, which punishes long answers twice. Divide.",
-                edit=("total / size", "total * size"), look=QUESTIONS),
         Mistake("probabilities divided by the length", "You divided probabilities by the length. Divide their logarithms: the mean of ln p is what is compared.",
                 edit=("total / size", "math.exp(total) / size"), look=QUESTIONS),
-        Mistake("the least likely answer", "You took the lowest score. Log-probabilities are negative, and the likeliest answer is nearest to 0: the largest.",
-                edit=("max(scores)", "min(scores)"), look=QUESTIONS),
         Mistake("the last of equal scores", "When scores are equal you take the last choice. The first one counts: scores.index(max(scores)).",
                 edit=("scores.index(max(scores))", "max(range(len(scores)), key=lambda i: (scores[i], i))"), look=QUESTIONS),
         Mistake("divided by n instead of n - 1", "The standard deviation of a sample divides by n - 1, since the mean was estimated from it, too.",
@@ -278,16 +227,10 @@ ACCURACY = Exercise(
                 edit=("variance / n", "variance")),
         Mistake("divided by n instead of its root", "You divided the standard deviation by n. Errors shrink with the square root of n.",
                 edit=("math.sqrt(variance / n)", "math.sqrt(variance) / n")),
-        Mistake("the variance", "As the error you returned the square of the standard error: take the root.",
-                edit=("math.sqrt(", "(")),
-        Mistake("a 95% interval", "As the error you returned half of a 95% interval, 1.96 standard errors. The task asks for one.",
-                edit=("math.sqrt", "1.96 * math.sqrt"), look=DIFFERENCE),
         Mistake("in percent", "You returned percentages. The accuracy is a share from 0 to 1, and so is its error.",
                 edit=("return share, math", "return 100 * share, 100 * math"), also=(("return share", "return 100 * share"),)),
     ),
 )  # fmt: skip
-
-# ---------------------------------------------------------------- find the bug: the calibration error
 
 
 def _probe_calibration(answer):
@@ -295,9 +238,7 @@ def _probe_calibration(answer):
     for label, confidence, correct, bins in (
         ("the five of the chapter", [0.55, 0.55, 0.9, 0.9, 0.9], [1, 0, 1, 1, 1], 10),
         ("unequal bins", [0.3, 0.95, 0.96, 0.97, 0.98, 0.99], [1, 1, 1, 0, 1, 1], 5),
-        ("too sure here, too modest there", [0.9, 0.8, 0.95, 0.3, 0.35], [0, 1, 0, 1, 1], 4),
         ("on the borders", [0.25, 0.5, 0.75, 1.0, 0.5, 0.26], [1, 0, 1, 0, 1, 0], 4),
-        ("one bin", [0.2, 0.6, 0.7], [0, 1, 1], 1),
         ("sixty predictions", many, [int(i % 7 < 4) for i in range(60)], 8),
     ):
         yield label, float(answer(confidence, correct, bins))
@@ -322,20 +263,12 @@ CALIBRATION = Exercise(
                 edit=("len(inside) / len(confidence) *", "1 / bins *")),
         Mistake("the sum of the gaps", "You added the gaps without weights. Each one counts as often as there are predictions in its bin.",
                 edit=("len(inside) / len(confidence) *", "")),
-        Mistake("not divided by the predictions", "You weighed each gap by its count, but did not divide by the number of all predictions.",
-                edit=("/ len(confidence)", "")),
         Mistake("gaps cancel out", "You lost abs: a bin that is too sure cancels one that is too modest.",
                 edit=("abs(", "(")),
-        Mistake("the largest gap", "That is the largest gap, known as the maximum calibration error. The task asks for the average gap.",
-                edit=("error += len(inside) / len(confidence) * abs(sure - right)", "error = max(error, abs(sure - right))")),
         Mistake("the middle of the bin", "You compare with the middle of the bin. Take the mean confidence of the predictions that are in it.",
                 edit=("sum(c for c, r in inside) / len(inside)", "(i + 0.5) / bins")),
         Mistake("borders belong to the bin above", "A confidence on a border went to the bin above. Here bin i holds i/bins < c <= (i+1)/bins.",
                 edit=("i / bins < c <= (i + 1) / bins", "i / bins <= c < (i + 1) / bins or c == (i + 1) / bins == 1"),
                 also=(("i / bins < c <= (i + 1) / bins", "i / bins <= c < (i + 1) / bins"),)),
-        Mistake("borders belong to both bins", "A confidence on a border is in two of your bins. Here bin i holds i/bins < c <= (i+1)/bins.",
-                edit=("i / bins < c", "i / bins <= c")),
     ),
 )  # fmt: skip
-
-EXERCISES = (PERPLEXITY, BITS, PLAN, SCORE, ACCURACY, CALIBRATION)
