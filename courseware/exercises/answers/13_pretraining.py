@@ -1,7 +1,5 @@
 """Chapter 13: the side of a document, filters, packing, two ranks that read one text, planning a run."""
 
-from __future__ import annotations
-
 import hashlib
 
 from courseware.exercises import Exercise, Mistake
@@ -12,8 +10,6 @@ STAYS = 'chapter 13, "What stays and what goes"'
 WASTE = 'chapter 13, "Blocks without waste"'
 ONCE = 'chapter 13, "Each target once"'
 
-# ---------------------------------------------------------------- the side of a document
-
 NUMBER = 'int.from_bytes(digest[:8], "big") / 2**64'
 
 
@@ -21,20 +17,14 @@ def _probe_side(answer):
     pages = [f"<urn:uuid:{i}>" for i in range(300)]
     yield "300 pages, a tenth", answer(list(pages), 0.1)
     yield "the same in reverse order", answer(pages[::-1], 0.1)
-    yield "half of them", answer(list(pages), 0.5)
-    yield "nearly all", answer(pages[:100], 0.95)
     yield "a thousandth", answer([f"{i}" for i in range(4000)], 0.001)
     yield "ids that are not ASCII", answer([f"é{i}ß" for i in range(60)], 0.3)
     yield "every id twice", answer(pages[:40] + pages[:40], 0.3)
-
-    names = ["Hamlet", "hamlet", "HAMLET", " Hamlet", "Hamlet ", "HAMLET "]
-    yield "names that differ in case and blanks", answer(names, 0.4)
 
     numbers = [str(i) for i in range(50)]
     first = min(hashlib.sha256(i.encode()).digest()[:4] for i in numbers)
     close = int.from_bytes(first, "big") / 2**32 + 2**-34  # 4 bytes would say yes, 8 say no
     yield "a fraction very close to one of the numbers", answer(numbers, close)
-    yield "no ids", answer([], 0.5)
 
 
 SIDE = Exercise(
@@ -63,24 +53,14 @@ SIDE = Exercise(
                 edit=("< fraction", ">= fraction")),
         Mistake("the bytes in the other order", "Any order of the bytes would do, but ours has the first byte count most, so that the split agrees with is_validation.",
                 edit=('"big"', '"little"')),
-        Mistake("the last bytes", "You took the last 8 bytes of the hash. Any 8 would do, but ours are the first, so that the split agrees with is_validation.",
-                edit=("[:8]", "[-8:]")),
         Mistake("steps of a hundredth", "You took the hash modulo 100, so fractions finer than that are lost, and the split is another one. Divide 8 bytes by 2**64.",
                 edit=(NUMBER, 'int.from_bytes(digest, "big") % 100 / 100'), also=(("/ 2**64", "% 100 / 100"),)),
-        Mistake("the first byte only", "One byte has 256 values, so a fraction of 0.001 keeps 1 in 256 or none. Take 8 bytes.",
-                edit=(("[:8]", "[:1]"), ("2**64", "256"))),
         Mistake("four bytes", "You took fewer than 8 bytes. That matters for an id whose number is close to the fraction.",
                 edit=(("[:8]", "[:4]"), ("2**64", "2**32"))),
         Mistake("eight hexadecimal digits", "Eight hexadecimal digits are 4 bytes, but you divided by 2**64, so nearly every id is kept. Take 8 bytes, or 16 digits.",
                 edit=("[:8]", "[:4]")),
-        Mistake("a fixed number of ids", "You sorted the ids by their hashes and kept a fixed number. Then an id's side depends on the others: compare each one with the fraction.",
-                edit=("return chosen", "ordered = sorted(ids, key=lambda i: hashlib.sha256(i.encode()).digest())\nreturn [i for i in ids if i in ordered[: round(len(ids) * fraction)]]")),
-        Mistake("each id once", "You removed ids that come twice. Return each as often as it came.",
-                edit=("return chosen", "return list(dict.fromkeys(chosen))")),
     ),
 )  # fmt: skip
-
-# ---------------------------------------------------------------- filter and count
 
 
 def _probe_sort(answer):
@@ -96,9 +76,7 @@ def _probe_sort(answer):
         ("a lowest score of 0", 0.0, 10, [("a", 0.0), ("b", None), ("c", 0.1)]),
         ("line breaks count as characters", 2.5, 10, [("x" * 9 + "\n\n", 3.0)]),
         ("blanks of other kinds", 2.5, 10, [("\r\n\x0c\u00a0\u3000", 3.0)]),
-        ("no rows", 2.5, 10, []),
         ("other limits", 3.2, 20, [("x" * 12, 3.4), ("y", 2.9), ("x" * 21, 4.0), ("abc", 3.2)]),
-        ("mixed", 2.5, 10, [("a", 3.0), (None, None), ("z" * 99, 5.0), ("b", 0.0), ("c", 2.5)]),
     ):
         names = ["z9", "b2", "a7", "m5", "c0"]
         rows = [{"id": i, "text": text, "score": score} for i, (text, score) in zip(names, pages)]
@@ -134,16 +112,10 @@ SORT = Exercise(
                 edit=("> max_chars", "> max_chars and score is not None and score >= min_score")),
         Mistake("the length before emptiness", "What is kept is right, but a very long row of blanks is empty first of all.",
                 edit=("not text.strip()", "not text.strip() and len(text) <= max_chars")),
-        Mistake("the kept ones not counted", 'counts["kept"] stays 0. The kept rows are counted like the others, so that the counts add up.',
-                edit=("counts[reason] += 1", 'counts[reason] += reason != "kept"')),
-        Mistake("all rows counted as kept", 'counts["kept"] counts all rows. Count only those that stay.',
-                edit=("return", 'counts["kept"] = len(rows)\nreturn')),
         Mistake("keys without rows are missing", "A reason that no row has is missing from your counts. All four keys are always there, with a count of 0 where no row has that reason.",
                 edit=("return kept, counts", "return kept, {reason: n for reason, n in counts.items() if n}")),
     ),
 )  # fmt: skip
-
-# ---------------------------------------------------------------- packing
 
 PADDED = (
     ("min(planned, last)", "planned"),
@@ -153,12 +125,9 @@ PADDED = (
 
 def _probe_pack(answer):
     yield "the documents of the chapter", answer([[1, 2, 3], [4], [5, 6, 7, 8, 9]], 0, 4)
-    yield "one document, blocks of 3", answer([[5, 6, 7, 8, 9, 10, 11]], 99, 3)
     yield "a tail of one target", answer([[1, 2], [3, 4, 5, 6], [7]], 0, 4)
     yield "all blocks full", answer([[1, 2, 3, 4], [5, 6, 7]], 50, 4)
-    yield "long documents", answer([list(range(1, 12)), list(range(20, 33))], 0, 5)
     yield "blocks of one", answer([[3, 1], [2]], 9, 1)
-    yield "many short documents", answer([[i] for i in range(1, 14)], 0, 6)
     yield "an empty document", answer([[1, 2], [], [3, 4, 5]], 0, 3)
     yield "a document that ends with `end`", answer([[1, 0], [2, 3, 0]], 0, 3)
 
@@ -190,8 +159,6 @@ PACK = Exercise(
                 edit=PADDED),
         Mistake("the tail is short", "Your last block is shorter than block_size, so it cannot stand in a batch. Move it back until it is full.",
                 edit=("min(planned, last)", "planned")),
-        Mistake("moved back too little", "Your last block begins one place too late, so that its last input has no target. It begins at len(tokens) - block_size - 1.",
-                edit=("- block_size - 1", "- block_size")),
         Mistake("the tail asks again", "Your last block is moved back, but its first targets were asked by the block before: -100 for those.",
                 edit=("[-100] * asked + y[asked:]", "y")),
         Mistake("one block too many", "Where the blocks are full exactly, you add one in which no target is new. There is a block for each planned start below len(tokens) - 1.",
@@ -203,14 +170,10 @@ PACK = Exercise(
     ),
 )  # fmt: skip
 
-# ---------------------------------------------------------------- find the bug: two ranks, one text
-
 
 def _probe_positions(answer):
-    for position, rank, world, batch_size, steps in (
-        (0, 0, 2, 3, 3), (0, 1, 2, 3, 3), (12, 2, 3, 4, 2), (7, 0, 1, 5, 2),
-        (100, 3, 4, 1, 3), (24, 1, 3, 2, 4), (0, 0, 4, 2, 0),
-    ):  # fmt: skip
+    cases = (0, 0, 2, 3, 3), (0, 1, 2, 3, 3), (12, 2, 3, 4, 2), (24, 1, 3, 2, 4), (0, 0, 4, 2, 0)
+    for position, rank, world, batch_size, steps in cases:
         label = f"from {position}, rank {rank} of {world}, {batch_size} at a time, {steps} steps"
         yield label, answer(position, rank, world, batch_size, steps)
 
@@ -228,10 +191,6 @@ POSITIONS = Exercise(
     mistakes=(
         Mistake("ranks draw each other's blocks", "Each rank moves on by its own blocks alone, so in the next step it draws what its neighbour had.",
                 edit=("world * batch_size", "batch_size")),
-        Mistake("moved by the number of ranks", "You moved by `world`. Each of them draws batch_size blocks.",
-                edit=("world * batch_size", "world")),
-        Mistake("the rank in the stride", "You moved by (rank + 1) * batch_size. Every rank must move by the same amount, what all draw together.",
-                edit=("world *", "(rank + 1) *")),
         Mistake("every other block", "You dealt the blocks one by one, rank 0 the even ones. Nothing is read twice, but here each rank draws batch_size neighbours: rank r begins r * batch_size after `position`.",
                 edit=(("rank * batch_size", "rank"), ("first + batch_size", "first + batch_size * world, world"))),
         Mistake("a rank's own count returned", "You return how far this rank alone has come; with another number of ranks that means another place.",
@@ -240,8 +199,6 @@ POSITIONS = Exercise(
                 edit=(("drawn = []", "drawn, begin = [], position"), ("drawn, position", "drawn, begin + steps"))),
         Mistake("the old position returned", "You return the position from before: after a restart all of it is read again.",
                 edit=(("drawn = []", "drawn, begin = [], position"), ("drawn, position", "drawn, begin"))),
-        Mistake("a rank's own place returned", "You added the rank's distance to `position` itself and return that: each rank would save another place.",
-                edit=("drawn, position", "drawn, position + rank * batch_size")),
         Mistake("all ranks draw the same", "You forgot the rank: all of them draw the same blocks, and the loss curve would look fine.",
                 edit=("+ rank * batch_size", "")),
         Mistake("the rank not times the batch", "Your rank r begins r places after `position`, so the ranks overlap. It should begin r * batch_size places after it.",
@@ -255,15 +212,12 @@ POSITIONS = Exercise(
     ),
 )  # fmt: skip
 
-# ---------------------------------------------------------------- plan a run
-
 
 def _probe_run(answer):
     for given in (
         (4_500_000_000, 1_000_000, 240_000, 16, 1024, 4), (1000, 100, 40, 2, 8, 1),
-        (1000, 100, 40, 5, 10, 8), (999, 300, 100, 1, 9, 1), (100, 100, 130, 2, 5, 1),
         (12_345, 1000, 321, 3, 7, 2), (50, 100, 10, 1, 8, 2), (1000, 100, 40, 5, 10, 3),
-        (6400, 100, 10, 4, 16, 10), (1234, 1000, 321, 2, 7, 3), (1_000_000, 700, 230, 4, 8, 2),
+        (6400, 100, 10, 4, 16, 10), (1234, 1000, 321, 2, 7, 3),
     ):  # fmt: skip
         yield f"{given[0]:,} bytes, {given[2]:,} tokens in {given[1]:,}", answer(*given)
 
@@ -282,8 +236,6 @@ RUN = Exercise(
                 edit=("sample_tokens / sample_bytes", "sample_bytes / sample_tokens")),
         Mistake("bytes taken for tokens", "You used the bytes as if each were a token. Ask the sample how many tokens a byte makes.",
                 edit=("* sample_tokens / sample_bytes", "")),
-        Mistake("tokens not rounded", "Your number of tokens is a fraction. Round it to a whole number.",
-                edit=("round(", "(")),
         Mistake("tokens rounded down", "You cut the fraction of a token off. Round to the nearest whole number.",
                 edit=("round(", "int(")),
         Mistake("tokens rounded up", "You rounded the tokens up. Round to the nearest whole number; only the steps are rounded up.",
@@ -298,11 +250,7 @@ RUN = Exercise(
                 edit=("batch_size *", "")),
         Mistake("steps rounded down", "The last step counts though it is not full: round up.",
                 edit=("math.ceil", "math.floor")),
-        Mistake("steps rounded to the nearest", "The last step counts though it is less than half full: round up.",
-                edit=("math.ceil", "round")),
         Mistake("always one more", "When the tokens fill the steps exactly, no other step follows: use math.ceil, not + 1.",
                 edit=("math.ceil(", "1 + math.floor(")),
     ),
 )  # fmt: skip
-
-EXERCISES = (SIDE, SORT, PACK, POSITIONS, RUN)
