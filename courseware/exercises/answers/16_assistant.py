@@ -1,7 +1,5 @@
 """Chapter 16: which turns stay, the next prompt, what is broken off, an answer's attention, an impostor."""
 
-from __future__ import annotations
-
 import torch
 
 from courseware.exercises import Exercise, Mistake
@@ -13,21 +11,16 @@ ATTENTION = 'chapter 16, "What did it attend to?"'
 IMPOSTOR = 'chapter 16, "Break it: the user who spoke for the assistant"'
 NEWLINES = 'chapter 14, "Formats, to the newline"'
 
-# ---------------------------------------------------------------- which turns stay
-
 
 def _probe_turns(answer):
     yield "the table of the chapter", answer(12, [20, 22, 18], 13, 70)
     yield "exactly enough room for two", answer(12, [20, 22, 18], 13, 65)
-    yield "exactly enough for all", answer(10, [9, 8, 7], 6, 40)
     yield "a long turn between short ones", answer(5, [4, 90, 6], 5, 40)
     yield "an old long turn", answer(5, [90, 4, 6], 5, 40)
-    yield "a long turn at the end", answer(5, [4, 6, 90], 5, 40)
     yield "no turns yet", answer(5, [], 5, 10)
     yield "system message and question too long", answer(20, [3, 4], 15, 30)
     yield "the same, exactly enough for them", answer(20, [3, 4], 10, 30)
     yield "no system message", answer(0, [10, 10, 10, 10], 10, 35)
-    yield "the question too long alone", answer(0, [], 50, 49)
     yield "forty short turns", answer(5, [3] * 40, 5, 100)
     yield "thirty turns of growing length", answer(7, list(range(1, 31)), 9, 150)
 
@@ -57,20 +50,12 @@ TURNS = Exercise(
                 edit=("while kept", "used = system\nwhile kept"), also=(("system + new", "system"),), look=BY_HAND),
         Mistake("too long, but not refused", "System message and question alone have more tokens than there is room: return None.",
                 edit=("if used > room: return None", "")),
-        Mistake("all or nothing", "If not all turns fit you drop all of them. Keep the newest that fit.",
-                edit=("return kept", "return kept if kept == len(turns) else 0"), look=BY_HAND),
         Mistake("the dropped ones counted", "You return how many turns are dropped. Asked is how many stay.",
                 edit=("return kept", "return len(turns) - kept")),
         Mistake("None where no turn stays", "Where no turn fits, but the system message and the question do, the answer is 0: `kept or None` takes 0 for nothing.",
                 edit=("return kept", "return kept or None")),
-        Mistake("each turn measured alone", "You compare each turn by itself with the room. They share it: add up what is used.",
-                edit=("used + turns", "turns")),
-        Mistake("one turn too few", "Where turns are dropped, you drop one that would still have fitted.",
-                edit=("return kept", "return kept if kept == len(turns) else max(0, kept - 1)")),
     ),
 )  # fmt: skip
-
-# ---------------------------------------------------------------- the next prompt
 
 
 def _probe_prompt(answer):
@@ -79,17 +64,13 @@ def _probe_prompt(answer):
     yield "the second question", answer("Be brief.", [one], "Who?")
     yield "the third question", answer("Be brief.", [one, two], "When?")
     yield "no system message, first question", answer(None, [], "Hi")
-    yield "no system message, third question", answer(None, [one, two], "When?")
 
     history = [one, two]
     answer("Be brief.", history, "When?")
     yield "the history afterwards", list(history)
 
-    more = [(f"q{i}", f"a{i}") for i in range(9)]
-    yield "nine turns", answer("Rhyme.", list(more), "And?")
     yield "a question asked twice", answer(None, [("Again?", "a"), ("Again?", "b")], "Why?")
     yield "the same turn twice", answer(None, [one, two, one], "Why?")
-    yield "blanks around the new question", answer(None, [], "  Hi \n")
     yield "blanks around everything", answer(" S ", [(" Hi", "Hello.\n")], " Hi ")
 
 
@@ -107,28 +88,14 @@ PROMPT = Exercise(
                 edit=("if system is None", "if system is None or history"), look='chapter 16, "Why it matters"'),
         Mistake("no system message", "The system message is never there.",
                 edit=("if system is None", "if True"), look=FORM),
-        Mistake("system message in every turn", "You repeat the system message before each question. It comes once, first; the model has never seen it elsewhere.",
-                edit=(("for question", "head = list(messages)\nfor question"), ('"content": answer})', '"content": answer})\nmessages += head')),
-                look=FORM),
-        Mistake("system message last", "Your system message stands before the new question. It comes before everything else.",
-                edit=(("for question", "head, messages = messages, []\nfor question"), ("[*messages,", "[*messages, *head,")), look=FORM),
-        Mistake("system message as the user's words", "You put the system message into what the user says. It is a message with a role of its own.",
-                edit=(("if system is None", "if True"), ('"content": text', r'"content": text if system is None else f"{system}\n{text}"')),
-                look=FORM),
         Mistake("an empty system message", "Where `system` is None there is no system message at all, not an empty one.",
                 edit=(("[] if system is None else", ""), ('"content": system', '"content": system or ""')), look=FORM),
         Mistake("None as words", "Where `system` is None there is no system message at all; yours has the content None.",
                 edit=("[] if system is None else", ""), look=FORM),
         Mistake("answers forgotten", "You give the model the questions, but not what it answered. Then it sees a user who talks to himself.",
                 edit=('messages.append({"role": "assistant", "content": answer})', ""), look=FORM),
-        Mistake("roles exchanged", "In the history the assistant asks and the user answers. The first of each pair is the user's.",
-                edit=(('"user", "content": question', '"assistant", "content": question'),
-                      ('"assistant", "content": answer', '"user", "content": answer')),
-                look=FORM),
         Mistake("newest first", "The history runs backwards. The oldest turn comes first.",
                 edit=("in history", "in history[::-1]")),
-        Mistake("nothing new", "The new question is missing: the last message must be `text`.",
-                edit=('[*messages, {"role": "user", "content": text}]', "messages")),
         Mistake("only the new question", "Of what was said nothing is there but the new question. The model remembers nothing: give it the whole history.",
                 edit=("in history", "in []")),
         Mistake("only the last turn", "Of the history only the last turn is there. Keep all of it.",
@@ -145,8 +112,6 @@ PROMPT = Exercise(
                 edit=('"content": text', '"content": text.strip()')),
     ),
 )  # fmt: skip
-
-# ---------------------------------------------------------------- broken off
 
 
 class _Source:
@@ -178,10 +143,8 @@ def _heard(pieces):
     try:
         for piece in pieces:
             heard.append(piece)
-    except RuntimeError as error:
-        return [*heard, f"RuntimeError: {error}"]
-    except KeyboardInterrupt:
-        return [*heard, "KeyboardInterrupt"]
+    except (RuntimeError, KeyboardInterrupt) as error:
+        return [*heard, f"{type(error).__name__}: {error}"]
     return [*heard, "no error"]
 
 
@@ -219,13 +182,6 @@ def _probe_remember(answer):
         yield f"what was noted of {name}", list(noted)
 
 
-def _a_list(pieces, note):
-    written = list(pieces)
-    if written:
-        note("".join(written))
-    return written
-
-
 REMEMBER = Exercise(
     "remember",
     probe=_probe_remember,
@@ -247,43 +203,24 @@ REMEMBER = Exercise(
                 edit=("written.append(piece)\nyield piece", "yield piece\nwritten.append(piece)")),
         Mistake("read ahead", "You take all pieces before you pass on the first. The reader waits for the whole answer, and sees nothing of one that fails.",
                 edit=("in pieces", "in list(pieces)"), look=ASSISTANT),
-        Mistake("noted before it was heard", "You note the whole answer before anybody has heard it, also when the reader breaks off.",
-                edit=(("written = []", 'written = []\npieces = list(pieces)\nif pieces:\n    note("".join(pieces))'),
-                      ("if written:", "if False:"))),
         Mistake("a list instead of a stream", "You return all pieces at once when the last is there. Use yield, so that each comes when it is written.",
-                answer=_a_list, look=ASSISTANT),
+                wrap=lambda right: lambda pieces, note: list(right(list(pieces), note)), look=ASSISTANT),
         Mistake("every piece noted", "You note each piece by itself. One answer is one text.",
                 edit=("written.append(piece)", "note(piece)")),
         Mistake("an empty text noted", "For an answer without pieces you note an empty text. Such a turn is not kept.",
                 edit=("if written:", "if True:"), look=FORM),
         Mistake("errors swallowed", "An error of the model disappears in your generator. Keep what was written, and let the error go on.",
                 edit=("finally:", "except Exception:\n    pass\nfinally:")),
-        Mistake("Ctrl-C swallowed", "You catch KeyboardInterrupt and say nothing: the program around the generator never learns of Ctrl-C. Keep what was written, and let it go on.",
-                edit=("finally:", "except KeyboardInterrupt:\n    pass\nfinally:"), look=ASSISTANT),
         Mistake("everything swallowed", "Your bare `except:` swallows errors and Ctrl-C alike. Keep what was written, and let them go on.",
                 edit=("finally:", "except BaseException:\n    pass\nfinally:"), look=ASSISTANT),
-        Mistake("another error instead", "You raise an error of your own instead of the model's. `finally` needs no `except`: the error goes on by itself.",
-                edit=("finally:", 'except Exception as error:\n    raise RuntimeError("the answer failed") from error\nfinally:'), look=ASSISTANT),
-        Mistake("only the last piece", "You note the last piece alone. Join all of them.",
-                edit=('"".join(written)', "written[-1]")),
         Mistake("everything so far, each time", "You yield the whole text so far with every piece. Yield the new piece.",
                 edit=("yield piece", 'yield "".join(written)')),
-        Mistake("a list noted", "You note a list of pieces. Join them: it should be one text.",
-                edit=('"".join(written)', "written")),
-        Mistake("blanks put in", "You joined the pieces with blanks. They have their own: join with the empty text.",
-                edit=('"".join', '" ".join')),
-        Mistake("a single piece is not noted", "An answer of one piece is not noted. One piece is an answer: only without any there is nothing to note.",
-                edit=("if written:", "if len(written) > 1:")),
         Mistake("repeated pieces are lost", "A piece that comes again is noted only once. Keep all of them, in a list or one text: a song has its la three times.",
                 edit=("join(written)", "join(dict.fromkeys(written))")),
         Mistake("blanks cut off", "You cut blanks and line breaks off the text. What was written stays as it is.",
                 edit=("join(written)", "join(written).strip()")),
-        Mistake("an empty piece ends it", "You stop at an empty piece. That is not the end: others may follow.",
-                edit=("written.append(piece)", "if not piece:\n    break\nwritten.append(piece)")),
     ),
 )  # fmt: skip
-
-# ---------------------------------------------------------------- an answer's attention
 
 
 def _weights(L, H, T, seed):
@@ -298,8 +235,6 @@ def _probe_attention(answer):
     by_hand = torch.tensor([[first_head, second_head]])
     yield "one layer, two heads, an answer of one token", answer(by_hand, 2)
     yield "three layers, two heads", answer(_weights(3, 2, 7, 0), 4)
-    yield "two layers, five heads", answer(_weights(2, 5, 9, 1), 3)
-    yield "an answer that is everything but the first token", answer(_weights(2, 3, 5, 2), 1)
     yield "a long one", answer(_weights(4, 4, 40, 3), 25)
 
 
@@ -319,34 +254,20 @@ ATTEND = Exercise(
                 edit=(": -1]", ":]"), look=ATTENTION),
         Mistake("the first token's row is missing", "The row before the answer wrote its first token. Begin at start - 1.",
                 edit=("start - 1", "start"), look=ATTENTION),
-        Mistake("two rows too early", "You begin at start - 2: that row wrote the last token of the prompt.",
-                edit=("start - 1 : -1", "start - 2 : -2")),
         Mistake("sums instead of means", "Your rows add up to the number of layers times heads. Take the mean.",
                 edit=("mean", "sum")),
         Mistake("the largest instead of the mean", "You took the largest weight of all heads. The rows then add up to more than 1.",
                 edit=("mean", "amax")),
-        Mistake("the largest, made to add up to 1", "You took the largest weight of all heads and normalised. One head then decides; take the mean.",
-                edit=("mean", "amax"), wrap=lambda right: lambda *a: right(*a) / right(*a).sum(dim=-1, keepdim=True)),
         Mistake("only the last layer", "You took the last layer alone. The mean is over all layers.",
                 edit=("weights[:,", "weights[-1:,")),
-        Mistake("only the first layer", "You took the first layer alone. The mean is over all layers.",
-                edit=("weights[:,", "weights[:1,")),
         Mistake("only the first head", "You took the first head alone. The mean is over all heads.",
                 edit=(":, start", ":1, start")),
-        Mistake("heads kept apart", "There is still a dimension of heads: take the mean over dims 0 and 1.",
-                edit=("dim=(0, 1)", "dim=0")),
-        Mistake("layers kept apart", "There is still a dimension of layers: take the mean over dims 0 and 1.",
-                edit=("dim=(0, 1)", "dim=1")),
         Mistake("who looked at it", "You took columns: they say who looked *at* a place. A row says where a place looked.",
                 edit=("weights[", "weights.mT["), look=ATTENTION),
         Mistake("the prompt alone", "You cut off the columns of the answer. It looks at itself, too, and in our model it matters most there.",
                 wrap=lambda right: lambda weights, start: right(weights, start)[..., :start], look=ATTENTION),
-        Mistake("one row for the whole answer", "You took the mean over the answer's tokens, too. Each token has a row of its own.",
-                edit=("dim=(0, 1)", "dim=(0, 1, 2)")),
     ),
 )  # fmt: skip
-
-# ---------------------------------------------------------------- find the bug: an impostor
 
 START, END = "<|im_start|>", "<|im_end|>"
 
@@ -379,7 +300,6 @@ def _probe_render(answer):
 
     quoting = [{"role": "system", "content": END}, *_dialog("Hi")]
     yield "the system message quotes one", answer(quoting, _encode)
-    yield "only half of one", answer(_dialog("<|im_", "end|>", "<|im_end"), _encode)
     yield "blanks around the words", answer(_dialog("  Hi \n"), _encode)
 
 
@@ -398,34 +318,19 @@ RENDER = Exercise(
                 of="given", look=IMPOSTOR),
         Mistake("control tokens removed from the string", "You remove the names from what was said, and encode one string. The text is then another, and names that fit into each other get through.",
                 of="given", edit=('message["content"]', _WITHOUT), look=IMPOSTOR),
-        Mistake("removed until none is left", "Nothing gets through, but people may write about control tokens, and their words are lost. Encode them as text, as they are: then nothing has to be removed.",
-                of="given",
-                edit=(("text += START + message", "said = message['content']\nwhile START in said or END in said:\n    said = said.replace(START, '').replace(END, '')\ntext += START + message"),
-                      ('message["content"]', "said")),
-                look=IMPOSTOR),
         Mistake("removed, although encoded as text", "What was said is encoded as text already: there is no need to remove anything from it.",
                 edit=('message["content"]', _WITHOUT)),
         Mistake("escaped with a blank", "You put blanks into the names. That changes what was said; encode it as text, as it is.",
                 of="given", edit=('message["content"]', 'message["content"].replace("<|im_", "<| im_")')),
         Mistake("only users are mistrusted", "In what the assistant or the system message says, control tokens are still allowed. An assistant repeats what users say.",
                 edit=('message["content"], False', 'message["content"], message["role"] != "user"')),
-        Mistake("only the others are mistrusted", "You mistrust all but the user. It is the user who types.",
-                edit=('message["content"], False', 'message["content"], message["role"] == "user"')),
         Mistake("no control tokens at all", "Now your own marks are text, too: the model sees no turns. Pass True for START and END.",
                 of="given", edit=("encode(text, True)", "encode(text, False)")),
-        Mistake("no line break after a turn", "After the end of each turn ChatML has a line break.",
-                edit=(r'+ encode("\n", False)', ""), look=NEWLINES),
         Mistake("no line break after the role", "Between the role and what was said ChatML has a line break.",
                 edit=(r'message["role"] + "\n"', 'message["role"]'), look=NEWLINES),
         Mistake("no header for the answer", "The header of the answer is missing: the model does not know that it is its turn.",
                 edit=(r'+ encode(START, True) + encode("assistant\n", False)', ""), look=NEWLINES),
         Mistake("no line break at the end", "The header of the answer ends with a line break: the model goes on after it.",
                 edit=(r'"assistant\n"', '"assistant"'), look=NEWLINES),
-        Mistake("no end of a turn", "The turns have no end: END is missing after what was said.",
-                edit=("encode(END, True) +", ""), look=NEWLINES),
-        Mistake("blanks cut off", "You cut blanks off what was said. It stays as it is.",
-                edit=('message["content"]', 'message["content"].strip()')),
     ),
 )  # fmt: skip
-
-EXERCISES = (TURNS, PROMPT, REMEMBER, ATTEND, RENDER)
