@@ -18,8 +18,7 @@ def _probe_attention(answer):
 
 
 ATTENTION = Exercise(
-    "attention",
-    probe=_probe_attention,
+    "attention", _probe_attention,
     hints=(
         "Three steps: scores between every query and every key, weights from the scores, a weighted sum of values.",
         "`q @ k.transpose(-2, -1)` has one row for each query and one column for each key. Divide by √d.",
@@ -65,8 +64,7 @@ def _probe_mask(answer):
 
 _ROWS = "Row = who looks, column = what is looked at: row 0 may see only column 0."
 CAUSAL_MASK = Exercise(
-    "causal_mask",
-    probe=_probe_mask,
+    "causal_mask", _probe_mask,
     hints=(
         "Row i says what position i may look at: itself and everything before it. Row 0 has one True.",
         "Write the four rows out: 1, 2, 3, 4 times True, and the rest False.",
@@ -165,8 +163,7 @@ def _mlp_mistake(model, reported):
 
 
 MLP_BIGRAM = Exercise(
-    "mlp_bigram",
-    probe=_probe_mlp,
+    "mlp_bigram", _probe_mlp,
     hints=(
         "The model: Embedding(vocab_size, 32), Linear(32, 64), ReLU, Linear(64, vocab_size). It returns logits.",
         "One step: draw random positions i, predict train_ids[i + 1] from train_ids[i], cross-entropy, backward, step.",
@@ -221,8 +218,7 @@ def _probe_sampler(answer):
 
 
 SAMPLER = Exercise(
-    "sampler",
-    probe=_probe_sampler,
+    "sampler", _probe_sampler,
     hints=(
         "Four steps in this order: divide the logits by the temperature, cut with top-k, softmax, cut with top-p.",
         "Temperature 0 means: take the most likely token. Treat it first, so that nothing is divided by 0.",
@@ -282,8 +278,7 @@ def _probe_codec(answer):
 
 
 CODEC = Exercise(
-    "char_codec",
-    probe=_probe_codec,
+    "char_codec", _probe_codec,
     hints=(
         "The alphabet is every distinct character of the text, sorted. A character's id is its place in it.",
         "`{character: i for i, character in enumerate(alphabet)}` finds an id; `alphabet[i]` goes back.",

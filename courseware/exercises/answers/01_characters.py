@@ -12,8 +12,7 @@ def _probe_extend(answer):
 
 
 EXTEND = Exercise(
-    "extend_alphabet",
-    probe=_probe_extend,
+    "extend_alphabet", _probe_extend,
     hints=(
         "The old alphabet must stay as it is, at the front: its places are the ids that a model was trained with.",
         "The new characters are set(text) - set(alphabet). A set has no order, so sort them.",
@@ -44,8 +43,7 @@ def _probe_unknown(answer):
 
 
 UNKNOWN = Exercise(
-    "encode_unknown",
-    probe=_probe_unknown,
+    "encode_unknown", _probe_unknown,
     hints=(
         "Ids 0 to len(alphabet) - 1 are taken by the known characters. Which is the next free one?",
         "len(alphabet) is free. Every character outside the alphabet gets it.",
@@ -95,8 +93,7 @@ def _outcome(answer, text, character, position):
 
 
 STRICTLY = Exercise(
-    "encode_strictly",
-    probe=_probe_strictly,
+    "encode_strictly", _probe_strictly,
     hints=(
         "Run the buggy function on 'ban!na' and look at the fourth id. What does str.find return for a missing character?",
         "Test `character not in alphabet` before looking it up; enumerate(text) gives the position.",

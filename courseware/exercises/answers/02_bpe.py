@@ -15,8 +15,7 @@ def _probe_count(answer):
 
 
 COUNT = Exercise(
-    "count_pairs",
-    probe=_probe_count,
+    "count_pairs", _probe_count,
     hints=(
         "zip(word, word[1:]) walks over the neighbours of one word.",
         "A word that occurs three times in the text adds 3 to each of its pairs.",
@@ -55,8 +54,7 @@ def _probe_best(answer):
 
 
 BEST = Exercise(
-    "best_pair",
-    probe=_probe_best,
+    "best_pair", _probe_best,
     hints=(
         "max(counts, key=...) gives the key of the dictionary for which the function `key` is largest.",
         "A tuple as key compares its first part first and its second only in a tie: (counts[pair], pair).",
@@ -93,8 +91,7 @@ def _probe_merge(answer):
 
 
 MERGE = Exercise(
-    "merge_pair",
-    probe=_probe_merge,
+    "merge_pair", _probe_merge,
     hints=(
         "Walk from left to right with an index that moves by 2 after a merge and by 1 otherwise.",
         "Before looking at ids[i + 1], make sure that it exists.",
@@ -135,8 +132,7 @@ def _probe_encode(answer):
 
 
 ENCODE = Exercise(
-    "encode_word",
-    probe=_probe_encode,
+    "encode_word", _probe_encode,
     hints=(
         "Follow the buggy function through 'sth' with ranks th: 0, st: 3. Which of the two was learned first?",
         "Among all neighbouring pairs that are known, the one with the lowest rank is merged first, wherever it stands.",

@@ -26,8 +26,7 @@ def _shuffled(tokens, *parts):
 
 
 SPLIT = Exercise(
-    "split",
-    probe=_probe_split,
+    "split", _probe_split,
     hints=(
         "The validation part is the *last* part of the text, and no token is in both parts.",
         "Its length is int(len(tokens) * val_fraction).",
@@ -66,8 +65,7 @@ def _probe_batch(answer):
 
 
 BATCH = Exercise(
-    "batch",
-    probe=_probe_batch,
+    "batch", _probe_batch,
     hints=(
         "x holds block_size tokens from each start; y holds the block_size tokens from start + 1.",
         "tokens[s : s + block_size] and tokens[s + 1 : s + block_size + 1]",
@@ -104,8 +102,7 @@ def _probe_windows(answer):
 
 
 WINDOWS = Exercise(
-    "window_starts",
-    probe=_probe_windows,
+    "window_starts", _probe_windows,
     hints=(
         "A window that starts at s needs tokens s to s + block_size: block_size inputs, and one more for the last target.",
         "So the last start that fits is s = n_tokens - block_size - 1. Does range include its end?",

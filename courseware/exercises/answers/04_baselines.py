@@ -38,8 +38,7 @@ def _probe_entropy(answer):
 
 
 CROSS_ENTROPY = Exercise(
-    "cross_entropy",
-    probe=_probe_entropy,
+    "cross_entropy", _probe_entropy,
     hints=(
         "The loss of one row is minus the log-probability of its target.",
         "log softmax = logits - log(sum(exp(logits))). exp(1000) overflows; softmax does not change if you "
@@ -85,8 +84,7 @@ def _probe_units(answer):
 
 
 UNITS = Exercise(
-    "units",
-    probe=_probe_units,
+    "units", _probe_units,
     hints=(
         "Perplexity is e to the power of the loss in nats per token.",
         "The whole text costs loss * n_tokens nats. Spread that over its characters, then turn nats into bits.",
@@ -120,8 +118,7 @@ def _probe_bigram(answer):
 
 
 BIGRAM = Exercise(
-    "bigram_probs",
-    probe=_probe_bigram,
+    "bigram_probs", _probe_bigram,
     hints=(
         "What should sum to 1: the probabilities of all next tokens after one token, or those of one token after all?",
         "Print probs.sum(dim=1) and probs.sum(dim=0) of the buggy function.",

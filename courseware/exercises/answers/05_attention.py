@@ -21,8 +21,7 @@ def _probe_head(answer):
 
 
 ATTENTION_HEAD = Exercise(
-    "attention_head",
-    probe=_probe_head,
+    "attention_head", _probe_head,
     hints=(
         "Compare, weigh, average. Make q, k and v first; every step after that is one line.",
         "Scores (B, T, T) are q times k with its last two axes exchanged, divided by √D. Set them to -inf where a query would see a later key.",
@@ -65,8 +64,7 @@ def _probe_step(answer):
 
 
 STEP_MASK = Exercise(
-    "step_mask",
-    probe=_probe_step,
+    "step_mask", _probe_step,
     hints=(
         "There are n_new rows and n_cached + n_new columns.",
         "New token i is token n_cached + i of the whole text. It sees all columns up to that one.",
@@ -107,8 +105,7 @@ def _probe_weights(answer):
 
 
 MASKED_WEIGHTS = Exercise(
-    "masked_weights",
-    probe=_probe_weights,
+    "masked_weights", _probe_weights,
     hints=(
         "Two things forbid a key: it comes later than the query, or it is padding. Make one mask (B, T, T) of both.",
         "`real[:, None, :]` has a row of keys for each text; `&` with a lower triangle of True.",
@@ -162,8 +159,7 @@ def _probe_grouped(answer):
 
 
 GROUPED_SCORES = Exercise(
-    "grouped_scores",
-    probe=_probe_grouped,
+    "grouped_scores", _probe_grouped,
     hints=(
         "How many query heads share one key head? That many copies of each key head are needed.",
         "The copies of a key head stand next to each other: query heads 0 and 1 use key head 0.",
@@ -190,8 +186,7 @@ def _probe_multi(answer):
 
 
 MULTI_HEAD = Exercise(
-    "multi_head",
-    probe=_probe_multi,
+    "multi_head", _probe_multi,
     hints=(
         "Change the last token of the input and see which tokens of the output notice. With one head all is well.",
         "Follow the shapes: after the attention y is (B, H, T, D). Which axis has to be beside D before the two can be joined?",

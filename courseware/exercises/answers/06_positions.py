@@ -27,8 +27,7 @@ def _probe_head(answer):
 
 
 ROTARY_HEAD = Exercise(
-    "rotary_head",
-    probe=_probe_head,
+    "rotary_head", _probe_head,
     hints=(
         "It is the head of chapter 5 with two more lines: queries and keys are turned between the projection and the score.",
         "Angles (T, D / 2) are positions[:, None] times base ** (-2i / D). With a, b = q.chunk(2, dim=-1), turn (a, b) as you would turn two coordinates.",
@@ -68,8 +67,7 @@ def _probe_waves(answer):
 
 
 WAVES = Exercise(
-    "waves",
-    probe=_probe_waves,
+    "waves", _probe_waves,
     hints=(
         "There are dim / 2 hands. Hand i turns by base ** (-2i / dim) per position.",
         "positions[:, None] * frequencies are the angles, (T, dim / 2): a row for each position, a column for each hand.",
@@ -122,8 +120,7 @@ def _probe_rotate(answer):
 
 
 ROTATE = Exercise(
-    "rotate",
-    probe=_probe_rotate,
+    "rotate", _probe_rotate,
     hints=(
         "Frequencies first: base ** (-2i / D) for i = 0 ... D/2 - 1. Then angles (T, D/2): positions[:, None] times the frequencies.",
         "a, b = x.chunk(2, dim=-1) are the two halves: pair i is (a_i, b_i), and it turns by angle i of its token.",
@@ -176,8 +173,7 @@ def _probe_convert(answer):
 
 
 CONVERT = Exercise(
-    "to_half_split",
-    probe=_probe_convert,
+    "to_half_split", _probe_convert,
     hints=(
         "The rows of head h are rows h * D to (h + 1) * D - 1. Look at one head at a time: weight.view(n_head, D, C).",
         "Within a head, rows 0, 2, 4 ... are the first numbers of the pairs, rows 1, 3, 5 ... the second.",
@@ -217,8 +213,7 @@ def _probe_along(answer):
 
 
 ALONG = Exercise(
-    "write_along",
-    probe=_probe_along,
+    "write_along", _probe_along,
     hints=(
         "Print `place` in every step. Which tokens stand where?",
         "The token is alone in its slice, but it is the t-th of the text. The keys that are kept have been turned already.",

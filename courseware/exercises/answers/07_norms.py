@@ -26,8 +26,7 @@ def _probe_layer(answer):
 
 
 LAYER_NORM = Exercise(
-    "layer_norm",
-    probe=_probe_layer,
+    "layer_norm", _probe_layer,
     hints=(
         "Treat each vector, the last axis of x, by itself: subtract its mean, divide by its typical size.",
         "The variance is the mean of the squared deviations, divided by C, not by C - 1. keepdim=True keeps the axis, so that shapes fit.",
@@ -83,8 +82,7 @@ def _probe_rms(answer):
 
 
 RMS_NORM = Exercise(
-    "rms_norm",
-    probe=_probe_rms,
+    "rms_norm", _probe_rms,
     hints=(
         "The size of a vector is the root of the mean of its squares. There is no mean to subtract and no bias to add.",
         "In float16, 300 squared is infinite. Compute in float32: x.float(), and come back at the end: .to(x.dtype).",
@@ -128,8 +126,7 @@ def _probe_fold(answer):
 
 
 FOLD_NORM = Exercise(
-    "fold_norm",
-    probe=_probe_fold,
+    "fold_norm", _probe_fold,
     hints=(
         "Multiply the bracket out: which part of y depends on z, and which part is there when z is 0?",
         "Channel c of z meets gain[c] first and then column c of weight. The shift meets weight, too, but never the gain.",
@@ -173,8 +170,7 @@ def _probe_stack(answer):
 
 
 STACK = Exercise(
-    "run_stack",
-    probe=_probe_stack,
+    "run_stack", _probe_stack,
     hints=(
         "In pre-norm the stream itself is only ever added to, until the very end. What does the buggy loop do to it?",
         "Follow one number of x through the loop: is there a path on which it meets only additions?",

@@ -20,8 +20,7 @@ def _probe_gelu(answer):
 
 
 GELU_TANH = Exercise(
-    "gelu_tanh",
-    probe=_probe_gelu,
+    "gelu_tanh", _probe_gelu,
     hints=(
         "The formula has five parts from outside to inside: half of x; times 1 plus; a tanh; of a root times; x plus a small cube.",
         "math.sqrt(2 / math.pi) is 0.79788. For x = 1: 0.79788 * 1.044715 = 0.83356, its tanh 0.68238, the result 0.84119.",
@@ -62,8 +61,7 @@ def _probe_swiglu(answer):
 
 
 SWIGLU = Exercise(
-    "swiglu",
-    probe=_probe_swiglu,
+    "swiglu", _probe_swiglu,
     hints=(
         "x @ gate.T has shape (..., hidden), and so has x @ up.T. They are multiplied number by number.",
         "Only the gate goes through SiLU: silu(z) = z * sigmoid(z), not sigmoid(z) alone. silu(1) is 0.7311 and silu(-1) is -0.2689.",
@@ -97,8 +95,7 @@ def _probe_price(answer):
 
 
 PRICE = Exercise(
-    "gated_price",
-    probe=_probe_price,
+    "gated_price", _probe_price,
     hints=(
         "The ungated layer is 4 n_embd wide. Two thirds of that, cut to a whole number, then up to the next multiple.",
         "Rounding up: math.ceil(width / multiple_of) * multiple_of. A width that is a multiple already stays.",
@@ -148,8 +145,7 @@ def _probe_relu2(answer):
 
 
 RELU2 = Exercise(
-    "relu2_layer",
-    probe=_probe_relu2,
+    "relu2_layer", _probe_relu2,
     hints=(
         "Try one number: what should ReLU² make of 3, and what of -3?",
         "Print (-3) squared. What is left for ReLU to stop?",

@@ -42,8 +42,7 @@ def _probe_gpt2(answer):
 
 
 GPT2_LOGITS = Exercise(
-    "gpt2_logits",
-    probe=_probe_gpt2,
+    "gpt2_logits", _probe_gpt2,
     hints=(
         "Two small helpers save much writing: linear(x, name) and norm(x, name), which look up weight and bias.",
         "Each block does x = x + attention(norm1(x)) and then x = x + ffn(norm2(x)). At the end come one more norm and a product with the embedding.",
@@ -120,8 +119,7 @@ def _probe_count(answer):
 
 
 COUNT = Exercise(
-    "count_gpt2",
-    probe=_probe_count,
+    "count_gpt2", _probe_count,
     hints=(
         "A linear layer from a to b has a * b weights and b biases: (a + 1) * b. An embedding is a table without biases.",
         "Keys and values are n_kv_head * (n_embd // n_head) wide each; queries are n_embd wide. After attention comes a projection from n_embd to n_embd.",
@@ -171,8 +169,7 @@ def _probe_loss(answer):
 
 
 LOSS = Exercise(
-    "lm_loss",
-    probe=_probe_loss,
+    "lm_loss", _probe_loss,
     hints=(
         "The logits at position t are about the id at position t + 1. The last logits have nothing to be compared with, and the first id is never predicted.",
         "Compare logits[:, :-1] with ids[:, 1:], once. F.cross_entropy takes (N, V) and (N,): flatten both.",
@@ -224,8 +221,7 @@ def _probe_std(answer):
 
 
 FIRST_STD = Exercise(
-    "first_std",
-    probe=_probe_std,
+    "first_std", _probe_std,
     hints=(
         "There are three kinds: weights drawn with 0.02, weights drawn smaller, and weights that are set to 0 or 1 and not drawn at all.",
         "The last matrix of attention is attention.proj.weight, that of feed-forward ffn.down.weight. str.endswith takes a tuple.",
@@ -278,8 +274,7 @@ def _probe_forward(answer):
 
 
 FORWARD = Exercise(
-    "run_model",
-    probe=_probe_forward,
+    "run_model", _probe_forward,
     hints=(
         "Follow the vector of one token. How often does it learn its position?",
         "A position is added once, to the embedding, before the first block.",
@@ -336,8 +331,7 @@ def _probe_redraw(answer):
 
 
 REDRAW = Exercise(
-    "redraw",
-    probe=_probe_redraw,
+    "redraw", _probe_redraw,
     hints=(
         "How many tensors does the tied model have before the call, and how many after it? `is` tells whether two names mean one.",
         "Before you draw, ask whether you have met this very tensor under another name. id(tensor) is a number for each object.",

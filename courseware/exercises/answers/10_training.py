@@ -29,8 +29,7 @@ def _probe_adamw(answer):
 
 
 ADAMW = Exercise(
-    "adamw_step",
-    probe=_probe_adamw,
+    "adamw_step", _probe_adamw,
     hints=(
         "Four lines: the two running means, their corrections, the decay, the step. Which of them use `step`?",
         "m becomes beta1 * m + (1 - beta1) * grad, and v the same with beta2 and grad squared. The correction divides by 1 - beta ** step.",
@@ -87,8 +86,7 @@ def _probe_rate(answer):
 
 
 RATE = Exercise(
-    "learning_rate",
-    probe=_probe_rate,
+    "learning_rate", _probe_rate,
     hints=(
         "First find out which update of the weights the micro-batch belongs to. Everything else counts updates.",
         "micro_batch // accumulate is the update, from 0. In the warm-up the rate is lr * (update + 1) / warmup_steps.",
@@ -153,8 +151,7 @@ def _probe_large(answer):
 
 
 LARGE = Exercise(
-    "large_batch_gradient",
-    probe=_probe_large,
+    "large_batch_gradient", _probe_large,
     hints=(
         "Each gradient is a mean over the tokens that count in its micro-batch. What was it before it was divided by their number?",
         "Weight each gradient by its share: the tokens that count in it, divided by those that count in all of them.",
@@ -198,8 +195,7 @@ def _probe_clip(answer):
 
 
 CLIPPING = Exercise(
-    "clip",
-    probe=_probe_clip,
+    "clip", _probe_clip,
     hints=(
         "Imagine all the numbers of all tensors in one long vector. Its length is one number.",
         "The norm is the square root of the sum of all squares. If it is above max_norm, everything is multiplied by max_norm / norm.",
@@ -258,8 +254,7 @@ def _probe_unscale(answer):
 
 
 SCALE = Exercise(
-    "unscale",
-    probe=_probe_unscale,
+    "unscale", _probe_unscale,
     hints=(
         "Two cases: some number is not finite (infinite or nan), or all are finite.",
         "Not finite: no gradients, half the scale, and the count begins at 0. torch's isfinite says it for a whole tensor.",
@@ -321,8 +316,7 @@ def _probe_keep(answer):
 
 
 KEEP = Exercise(
-    "keep_best",
-    probe=_probe_keep,
+    "keep_best", _probe_keep,
     hints=(
         "The loss it returns is right. Compare the weights that it returns with those of the last step.",
         "update changes the weights in place. Which tensor does `kept` name while the training goes on?",

@@ -26,8 +26,7 @@ def _probe_penalty(answer):
 
 
 PENALISE = Exercise(
-    "penalise",
-    probe=_probe_penalty,
+    "penalise", _probe_penalty,
     hints=(
         "An id should become less likely. What happens to -1 when you divide it by 2?",
         "Divide positive logits by the penalty, and multiply negative ones by it.",
@@ -67,8 +66,7 @@ def _probe_top_p(answer):
 
 
 TOP_P = Exercise(
-    "keep_top_p",
-    probe=_probe_top_p,
+    "keep_top_p", _probe_top_p,
     hints=(
         "Sort each row downwards and take the running sum. A token stays if what came before it is still less than p.",
         "The sum before a token is cumsum minus the token itself.",
@@ -116,8 +114,7 @@ def _probe_stop(answer):
 
 
 STOP = Exercise(
-    "cut_at_stop",
-    probe=_probe_stop,
+    "cut_at_stop", _probe_stop,
     hints=(
         "A stop text may begin in one token and end in another. Where do you have to look for it?",
         "Join the tokens first. text.find(stop) says where a stop begins, or -1 if it does not occur.",
@@ -165,8 +162,7 @@ def _probe_pad(answer):
 
 
 PAD = Exercise(
-    "pad_left",
-    probe=_probe_pad,
+    "pad_left", _probe_pad,
     hints=(
         "How many pads does each row need in front? Everything follows from that number.",
         "The mask is True where a place is at least that number; the pad's id may also be an ordinary id, so do not look at ids.",
@@ -213,8 +209,7 @@ def _probe_beam(answer):
 
 
 BEAM = Exercise(
-    "beam_step",
-    probe=_probe_beam,
+    "beam_step", _probe_beam,
     hints=(
         "Logarithms of probabilities add: the new text's score is its beam's score plus the log probability of the new id.",
         "All candidates of all beams compete in one list: flatten the (N, V) totals and take the N best.",
@@ -283,8 +278,7 @@ def _probe_cached(answer):
 
 
 CACHED = Exercise(
-    "write_cached",
-    probe=_probe_cached,
+    "write_cached", _probe_cached,
     hints=(
         "Print the positions that `forward` gets in the first, second and third step. Which should they be?",
         "The cache holds the tokens so far. How many are there when the second step begins?",

@@ -33,8 +33,7 @@ def _probe_perplexity(answer):
 
 
 PERPLEXITY = Exercise(
-    "text_perplexity",
-    probe=_probe_perplexity,
+    "text_perplexity", _probe_perplexity,
     hints=(
         "Which numbers may be averaged: probabilities, their logarithms, or perplexities?",
         "A token counts the same whether its block is long or short. So add up all tokens first.",
@@ -74,8 +73,7 @@ def _probe_bits(answer):
 
 
 BITS = Exercise(
-    "to_bits_per_byte",
-    probe=_probe_bits,
+    "to_bits_per_byte", _probe_bits,
     hints=(
         "Nats per token, times the number of tokens, are the nats of the whole text.",
         "1 bit is ln 2 = 0.693 nats. So the number of bits is larger than the number of nats.",
@@ -108,8 +106,7 @@ def _probe_plan(answer):
 
 
 PLAN = Exercise(
-    "window_plan",
-    probe=_probe_plan,
+    "window_plan", _probe_plan,
     hints=(
         "A window that begins at b reads the tokens b to b + block - 1 and can predict b + 1 to b + block.",
         "Keep a number `done`: the first token that nobody has counted. It starts at 1. A window counts from `done` to its own end.",
@@ -154,8 +151,7 @@ def _probe_score(answer):
 
 
 SCORE = Exercise(
-    "answer_score",
-    probe=_probe_score,
+    "answer_score", _probe_score,
     hints=(
         "logits[t] is what the model says after it has read ids[t]. Which id is it about?",
         "Print t and ids[t] for a prompt of two ids. Where do the logits stand that predict the first id of the answer?",
@@ -205,8 +201,7 @@ def _probe_accuracy(answer):
 
 
 ACCURACY = Exercise(
-    "accuracy_with_error",
-    probe=_probe_accuracy,
+    "accuracy_with_error", _probe_accuracy,
     hints=(
         "For each question divide each sum by its own length; the largest score wins. row.index(max(row)) takes the first of equals.",
         "Make a list of 1 for each right answer and 0 for each wrong one. Its mean is the accuracy.",
@@ -245,8 +240,7 @@ def _probe_calibration(answer):
 
 
 CALIBRATION = Exercise(
-    "calibration_error",
-    probe=_probe_calibration,
+    "calibration_error", _probe_calibration,
     hints=(
         "Take four predictions in one bin and a single one in another. Which of the two gaps should count more?",
         "The error is the gap that a prediction meets on average. A bin with 100 predictions is met 100 times.",

@@ -28,8 +28,7 @@ def _probe_side(answer):
 
 
 SIDE = Exercise(
-    "validation_ids",
-    probe=_probe_side,
+    "validation_ids", _probe_side,
     hints=(
         "Each id decides for itself. Nothing may depend on the order, on its place in the list, or on the other ids.",
         'hashlib.sha256(identity.encode("utf-8")).digest() gives 32 bytes. Take the first 8 as one number, the first byte counting most: int.from_bytes(digest[:8], "big").',
@@ -84,8 +83,7 @@ def _probe_sort(answer):
 
 
 SORT = Exercise(
-    "sort_documents",
-    probe=_probe_sort,
+    "sort_documents", _probe_sort,
     hints=(
         'Start with counts = {"empty": 0, "too long": 0, "low score": 0, "kept": 0}. Each row adds 1 to exactly one of them.',
         "Test in this order: empty (None counts, and text.strip() is empty for blanks), too long, low score. The first that applies is the reason.",
@@ -133,8 +131,7 @@ def _probe_pack(answer):
 
 
 PACK = Exercise(
-    "pack_documents",
-    probe=_probe_pack,
+    "pack_documents", _probe_pack,
     hints=(
         "First make one row of tokens: each document, then `end`. Also after the last one.",
         "Block i begins at i * block_size. Its inputs are tokens[start : start + block_size], its targets the ids one place later. There is a block as long as there is a target for it: range(0, len(tokens) - 1, block_size).",
@@ -179,8 +176,7 @@ def _probe_positions(answer):
 
 
 POSITIONS = Exercise(
-    "positions_of_rank",
-    probe=_probe_positions,
+    "positions_of_rank", _probe_positions,
     hints=(
         "With one rank everything is right. Write down what ranks 0 and 1 of 2 draw in two steps, 3 at a time.",
         "Rank 0 draws 0 1 2 and then 3 4 5, which rank 1 has drawn already. By how many does `position` move, and by how many should it?",
@@ -223,8 +219,7 @@ def _probe_run(answer):
 
 
 RUN = Exercise(
-    "plan_run",
-    probe=_probe_run,
+    "plan_run", _probe_run,
     hints=(
         "In the sample, sample_tokens / sample_bytes is the number of tokens for each byte. Multiply by all bytes and round.",
         "A step reads batch_size * block_size * accumulate tokens.",

@@ -40,8 +40,7 @@ _HEADER = r'''f"<|im_start|>{message['role']}\n"'''
 _WORDS = r'''f"{message['content']}<|im_end|>\n"'''
 
 CHATML = Exercise(
-    "chatml",
-    probe=_probe_chatml,
+    "chatml", _probe_chatml,
     hints=(
         "One turn after another: an opening token, the role, a line break, the words, a closing token, a line break.",
         'The opening token is "<|im_start|>", with the role right behind it; the closing one, "<|im_end|>", follows the words at once.',
@@ -107,8 +106,7 @@ for said in [encode(m["content"]) for m in messages if m["role"] == "assistant"]
 return ids, labels"""
 
 RENDER = Exercise(
-    "render",
-    probe=_probe_render,
+    "render", _probe_render,
     hints=(
         "Go through the messages and build both lists together, piece by piece, so that they always have the same length.",
         "The words of the assistant and the `end` behind them are learned. The header, the line break after `end`, and all turns of the others get -100.",
@@ -173,8 +171,7 @@ def _probe_packed(answer):
 
 
 PACKED = Exercise(
-    "packed_row",
-    probe=_probe_packed,
+    "packed_row", _probe_packed,
     hints=(
         "Number the dialogs, and write for each place of the row which dialog it belongs to; padding gets a number of its own, -1.",
         "Two places may see each other if their numbers are equal: owner[:, None] == owner[None, :]. The rest is causality, a lower triangle.",
@@ -238,8 +235,7 @@ _COUNT = "(targets != -100).sum().clamp(min=1)"
 _BY_ROW = ('reduction="sum")', 'reduction="none").view_as(targets).sum(dim=1)')
 
 LOSS = Exercise(
-    "answer_loss",
-    probe=_probe_loss,
+    "answer_loss", _probe_loss,
     hints=(
         "Follow one label. Which logits is it compared with, and what had the model read when it made them?",
         "The function gets labels that stand under their own token. How many places apart are the logits and the labels that belong together? And how many times does the code move them?",
@@ -293,8 +289,7 @@ def _probe_conversation(answer):
 
 
 CONVERSATION = Exercise(
-    "next_messages",
-    probe=_probe_conversation,
+    "next_messages", _probe_conversation,
     hints=(
         "A model remembers nothing between two calls. Whatever it should know must stand in the messages, every time.",
         "The order: the system message if there is one, then each turn's question and answer, then the new question.",
@@ -333,8 +328,7 @@ def _probe_merged(answer):
 
 
 MERGED = Exercise(
-    "merge_detour",
-    probe=_probe_merged,
+    "merge_detour", _probe_merged,
     hints=(
         "The layer computes W x + alpha / r B A x. Write it as one matrix times x.",
         "The rank r is the number of rows of A: A.shape[0].",

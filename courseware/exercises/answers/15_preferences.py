@@ -29,8 +29,7 @@ def _probe_loss(answer):
 
 
 LOSS = Exercise(
-    "preference_loss",
-    probe=_probe_loss,
+    "preference_loss", _probe_loss,
     hints=(
         "Begin with two log ratios: how many nats likelier has the chosen answer become, and how many the rejected one?",
         "The margin is beta times (the chosen one's log ratio less the rejected one's). The loss is -ln sigmoid of it.",
@@ -86,8 +85,7 @@ _SOFTMAX = "logits.log_softmax(dim=-1)"
 _PRODUCT = (("log_softmax", "softmax"), ("return sum(", "product = math.prod("))
 
 PRICE = Exercise(
-    "answer_log_prob",
-    probe=_probe_price,
+    "answer_log_prob", _probe_price,
     hints=(
         "Which row of `logits` says what the model thought of the token at place t? Not row t: that one is about the next token.",
         "Take log_softmax over the last dimension. The answer's tokens are those at places start, start + 1, ..., len(ids) - 1.",
@@ -140,8 +138,7 @@ def _probe_tilt(answer):
 _WEIGHT = "p * math.exp((r - most) / beta) if p > 0 else 0.0"
 
 TILT = Exercise(
-    "tilted",
-    probe=_probe_tilt,
+    "tilted", _probe_tilt,
     hints=(
         "Multiply each probability by e to the power of reward / beta, then divide by the sum.",
         "math.exp(2000) is too large for a float. Only differences of rewards count, so you may subtract the largest reward from all first.",
@@ -193,8 +190,7 @@ _FIND = "find(known, key=lambda pair: pair[0])"
 _SORTED = (_FIND, "sorted(known, key=lambda pair: -pair[0])[find]")
 
 PAIRS = Exercise(
-    "choose_pairs",
-    probe=_probe_pairs,
+    "choose_pairs", _probe_pairs,
     hints=(
         "For each question: leave out the answers that are None, together with their scores.",
         "If the best score equals the worst, nothing can be learned from this question: no pair.",
@@ -239,8 +235,7 @@ def _probe_training(answer):
 
 
 TRAINING = Exercise(
-    "preference_training",
-    probe=_probe_training,
+    "preference_training", _probe_training,
     hints=(
         "The loss is ln 2 when the margin is 0. Whose ln p is subtracted from whose?",
         "`reference` is an argument, and the function never uses it.",

@@ -26,8 +26,7 @@ def _probe_turns(answer):
 
 
 TURNS = Exercise(
-    "keep_turns",
-    probe=_probe_turns,
+    "keep_turns", _probe_turns,
     hints=(
         "What must stay in any case? Begin with its tokens; if they are too many already, nothing helps.",
         "Go through the turns from the newest, turns[-1], backwards, and stop at the first that does not fit.",
@@ -75,8 +74,7 @@ def _probe_prompt(answer):
 
 
 PROMPT = Exercise(
-    "next_prompt",
-    probe=_probe_prompt,
+    "next_prompt", _probe_prompt,
     hints=(
         "The model remembers nothing. What does it need to know what was said?",
         "The system message once, at the very beginning, in every turn; then each question with its answer.",
@@ -183,8 +181,7 @@ def _probe_remember(answer):
 
 
 REMEMBER = Exercise(
-    "remember",
-    probe=_probe_remember,
+    "remember", _probe_remember,
     hints=(
         "A generator that is closed ends at its `yield`, as if an error came from there. Which block runs in any case?",
         "try: yield the pieces, and keep each of them; finally: call note with the text.",
@@ -239,8 +236,7 @@ def _probe_attention(answer):
 
 
 ATTEND = Exercise(
-    "answer_attention",
-    probe=_probe_attention,
+    "answer_attention", _probe_attention,
     hints=(
         "The token at place 7 was written by the model when it had read up to place 6.",
         "The answer stands at the places start to T - 1. The rows that wrote it are start - 1 to T - 2.",
@@ -305,8 +301,7 @@ def _probe_render(answer):
 
 _WITHOUT = 'message["content"].replace(START, "").replace(END, "")'
 RENDER = Exercise(
-    "render_safely",
-    probe=_probe_render,
+    "render_safely", _probe_render,
     hints=(
         "Which of the characters that are encoded here come from us, and which from somebody else?",
         "Once everything is one string, nobody can tell them apart. Encode piece by piece, and add up the ids.",

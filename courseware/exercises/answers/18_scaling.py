@@ -40,8 +40,7 @@ def _probe_combined(answer):
 
 
 COMBINED = Exercise(
-    "combined_gradient",
-    probe=_probe_combined,
+    "combined_gradient", _probe_combined,
     hints=(
         "One process would take the mean over all targets. How many targets stand behind each rank's mean?",
         "A rank's mean times its count is the sum over its targets. Add up the sums, then divide once.",
@@ -80,8 +79,7 @@ def _probe_sent(answer):
 
 
 SENT = Exercise(
-    "bytes_sent",
-    probe=_probe_sent,
+    "bytes_sent", _probe_sent,
     hints=(
         "An all-reduce is a reduce-scatter and an all-gather, and each of the two sends (W - 1) / W of the numbers.",
         "Gradients travel once a step, 4 bytes each. With FSDP they need the reduce-scatter alone.",
@@ -124,8 +122,7 @@ def _probe_reshard(answer):
 
 
 RESHARD = Exercise(
-    "reshard",
-    probe=_probe_reshard,
+    "reshard", _probe_reshard,
     hints=(
         "Ten numbers for four ranks: what does the given code give to each, and how many are there in all?",
         "// rounds down. What becomes of the rest?",
@@ -167,8 +164,7 @@ def _probe_best(answer):
 
 
 BEST = Exercise(
-    "best_size",
-    probe=_probe_best,
+    "best_size", _probe_best,
     hints=(
         "Put D = flops / (6 N) into A / N^alpha + B / D^beta. Now only N is left.",
         "Set the derivative to zero: alpha * A * N^-alpha = beta * B * D^-beta. Both sides fall by the same share.",
@@ -211,8 +207,7 @@ def _probe_bill(answer):
 
 
 BILL = Exercise(
-    "days_and_euros",
-    probe=_probe_bill,
+    "days_and_euros", _probe_bill,
     hints=(
         "6 FLOPs for each weight and token: how many in all?",
         "The fleet does gpus * peak * utilisation of them in a second. A day has 86,400 seconds.",
