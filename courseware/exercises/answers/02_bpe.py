@@ -72,8 +72,6 @@ BEST = Exercise(
                 edit=(", pair)", ", pair[0] + pair[1])")),
         Mistake("only the first symbols are compared", "Of equally frequent pairs you compare the first symbols, and where they are the same the order of the text decides. Compare the whole pair.",
                 edit=(", pair)", ", pair[0])")),
-        Mistake("the greatest pair, whatever its count", "You take the lexicographically greatest of all pairs. The count comes first in the key.",
-                edit=("(counts[pair], pair)", "pair")),
         Mistake("no pair is an error", "Right, except when there is no pair left: then the task asks for None, which `default=None` gives.",
                 edit=(", default=None", ""), also=((", default=None)", ", default=None) if counts else [][0]"),)),
     ),

@@ -92,8 +92,6 @@ BITS = Exercise(
                 edit=("* n_tokens", "")),
         Mistake("bits per token", "These are bits per token, and tokens differ between tokenizers. Multiply by n_tokens and divide by the bytes.",
                 edit=(("* n_tokens", ""), ('/ len(text.encode("utf-8"))', ""))),
-        Mistake("bits of the whole text", "These are the bits of the whole text. Divide by its bytes.",
-                edit=('/ len(text.encode("utf-8"))', "")),
         Mistake("bytes of UTF-16", "You counted the bytes of UTF-16. The convention is UTF-8.",
                 edit=('"utf-8"', '"utf-16-le"')),
     ),

@@ -210,8 +210,6 @@ REMEMBER = Exercise(
                 edit=("finally:", "except Exception:\n    pass\nfinally:")),
         Mistake("everything swallowed", "Your bare `except:` swallows errors and Ctrl-C alike. Keep what was written, and let them go on.",
                 edit=("finally:", "except BaseException:\n    pass\nfinally:"), look=ASSISTANT),
-        Mistake("everything so far, each time", "You yield the whole text so far with every piece. Yield the new piece.",
-                edit=("yield piece", 'yield "".join(written)')),
         Mistake("repeated pieces are lost", "A piece that comes again is noted only once. Keep all of them, in a list or one text: a song has its la three times.",
                 edit=("join(written)", "join(dict.fromkeys(written))")),
         Mistake("blanks cut off", "You cut blanks and line breaks off the text. What was written stays as it is.",

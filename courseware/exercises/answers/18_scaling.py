@@ -233,8 +233,6 @@ BILL = Exercise(
                 edit=("24 *", "")),
         Mistake("hours for days", "Your days are hours: you divided the seconds by 3,600.",
                 edit=("86_400", "3600")),
-        Mistake("seconds for days", "Your days are seconds. A day has 86,400 of them.",
-                edit=("/ 86_400", ""), also=((("/ 86_400", ""), ("24 * days", "days / 3600")),)),
         Mistake("euros before days", "Both numbers are right, in the wrong order: return days, then euros.",
                 wrap=lambda right: lambda *a: right(*a)[::-1]),
     ),
