@@ -44,7 +44,8 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausa
 
 from minigpt_lib.baselines import evaluate_loss
 from minigpt_lib.model import GPTConfig, MiniGPT
-from minigpt_lib.training import TrainConfig, Trainer, param_groups
+from minigpt_lib.optimizer import param_groups
+from minigpt_lib.training import TrainConfig, Trainer
 
 Result = tuple[float, float]  # the seconds of a run, and its loss in nats per character
 LossOf = Callable[[Any, Tensor, Tensor], Tensor]  # of a model, inputs and targets

@@ -21,9 +21,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from minigpt_lib.checkpoints import atomic_write
 from minigpt_lib.model import MiniGPT
 from minigpt_lib.sft import ChatTokenizer, Dialog, DialogReader, answer_ids, fault_of
-from minigpt_lib.training import TrainConfig, Trainer, load_checkpoint
+from minigpt_lib.training import TrainConfig, Trainer
 
 __all__ = [
     "dpo_loss",
@@ -262,10 +263,8 @@ def _refuse_infinite(log_probs: Tensor, n: int, whose: str) -> None:
 
 
 def _write_reference(file: Path, facts: dict[str, Any]) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_name(file.name + ".part")
-    torch.save(facts, part)
-    part.replace(file)  # so that there is never half a file
+    with atomic_write(file) as part:
+        torch.save(facts, part)
 
 
 def _read_reference(file: Path, mark: str, pairs: str) -> Tensor:
@@ -383,8 +382,8 @@ class _PairReader(DialogReader):
     def state_dict(self) -> dict[str, Any]:
         return super().state_dict() | {"run": self.run}
 
-    def refuse_other(self, state: dict[str, Any]) -> None:
-        """Raise ValueError for the state of a run that stands on something else."""
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a place that state_dict returned. ValueError for a run on something else."""
         if "run" not in state:
             raise ValueError(
                 "the run in this folder was saved by another kind of training: choose another "
@@ -395,6 +394,7 @@ class _PairReader(DialogReader):
                 raise ValueError(
                     f"the run was begun with another {name}: {state['run'][name]}, now {value}."
                 )
+        super().load_state_dict(state)
 
 
 class _Learner(nn.Module):
@@ -419,33 +419,16 @@ class _Learner(nn.Module):
         self.seen.append(result)
         return result.margin, result.loss
 
-
-class _PreferenceTrainer(Trainer):
-    """A Trainer with rewards, margin and accuracy in its records, of held-out pairs too."""
-
-    model: _Learner  # pyrefly: ignore[bad-override]  see train_dpo
-
-    def _load(self, last: Path) -> dict[str, Any]:
-        self.draw.refuse_other(load_checkpoint(last)["state"].get("draw", {}))
-        return super()._load(last)  # only now are the weights those of the checkpoint
-
-    def _update(self) -> dict[str, Any]:
-        self.model.seen.clear()
-        record = super()._update()
-        rewards = [result[1:] for result in self.model.seen]  # of each micro-batch, no loss
+    def summary(self) -> dict[str, float]:
+        """Return margin, rewards and accuracy of the step just made, over its micro-batches."""
+        rewards = [result[1:] for result in self.seen]  # without the loss
+        self.seen.clear()
+        if not rewards:
+            return {}
         parts = [torch.cat(values) for values in zip(*rewards)]
-        return record | Preferred(torch.tensor(record["loss"]), *parts).summary()
-
-    def _report(self, record: dict[str, Any]) -> None:
-        super()._report(record)
-        if record.pop("bits_per_char", None) is not None:  # there was an evaluation
-            record |= {f"val_{name}": value for name, value in self.measured.items()}
-
-    def evaluate(self) -> float:
-        """Return the mean loss over the held-out pairs."""
-        result = measure_preferences(self.model.policy, self.val_tokens, self.model.beta)
-        self.measured = result.summary()
-        return self.measured["loss"]
+        summary = Preferred(torch.tensor(0.0), *parts).summary()
+        del summary["loss"]  # the Trainer's own is weighted by micro-batches
+        return summary
 
 
 def _refuse_unreadable(pairs: PreferenceDataset, model: MiniGPT, name: str) -> None:
@@ -477,7 +460,7 @@ def train_dpo(
     reference: the model to stay close to, most often a copy of `model` as it was; it never
     changes, and what it says of the pairs is computed once, unless use_reference has.
     config.batch_size counts pairs; block_size is the data's. options: Trainer's folder, existing,
-    optimizer, on_step. A record also has chosen_reward, rejected_reward, margin and accuracy, at
+    optimizer, on_step, change, skip. A record also has chosen_reward, rejected_reward, margin and accuracy, at
     an evaluation with "val_" before them too. Raises ValueError if the pairs carry another
     reference's ln p or have changed since it was computed, if they are too long or have ids that
     model or reference lacks, or for another beta; before anything is written.
@@ -495,8 +478,25 @@ def train_dpo(
                 f"these pairs carry ln p of another {what} (of the reference {pairs.mark[:8]}; "
                 f"this one is {mark[:8]}): call use_reference(reference) again."
             )
-    draw = _PairReader(train, config.seed, beta)
-    # pyrefly: ignore[bad-argument-type]  a _Learner has all that Trainer asks of a MiniGPT
-    run = _PreferenceTrainer(_Learner(model, beta), config, None, val, draw=draw, **options)
+    learner = _Learner(model, beta)
+
+    def observe(run: Trainer) -> dict[str, float]:
+        return learner.summary()
+
+    def evaluate(run: Trainer) -> dict[str, float]:
+        if val is None:
+            return {}
+        numbers = measure_preferences(model, val, beta).summary()
+        return {f"val_{name}": value for name, value in numbers.items()}
+
+    run = Trainer(
+        learner,  # pyrefly: ignore[bad-argument-type]  it has all that Trainer asks of a MiniGPT
+        config,
+        None,
+        draw=_PairReader(train, config.seed, beta),
+        observe=observe,
+        evaluate=evaluate,
+        **options,
+    )
     run.train()
     return run

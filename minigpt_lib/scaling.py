@@ -10,19 +10,17 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import copy
 import dataclasses
 import functools
-import hashlib
 import math
 import os
 import shutil
-import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from types import FrameType
 from typing import Any, Literal
 
 import torch
@@ -41,17 +39,20 @@ from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
+from minigpt_lib.baselines import bits_per_char
+from minigpt_lib.checkpoints import load_checkpoint, save_checkpoint, sha256
 from minigpt_lib.data import TextDataset
 from minigpt_lib.model import GPTConfig, MiniGPT
 from minigpt_lib.pretraining import PretrainConfig, pretrain, run_command
 from minigpt_lib.training import (
     PRECISIONS,
+    Alone,
+    Batch,
     TrainConfig,
     Trainer,
     choose_device,
     choose_precision,
-    load_checkpoint,
-    save_checkpoint,
+    evaluating,
 )
 
 __all__ = [
@@ -63,6 +64,7 @@ __all__ = [
     "checkpoint_interval",
     "chinchilla_optimal_tokens",
     "connect",
+    "DataParallel",
     "DistributedConfig",
     "DistributedTrainer",
     "flops_per_token",
@@ -74,6 +76,7 @@ __all__ = [
     "plan",
     "RankLost",
     "shard",
+    "Sharded",
     "share_of",
     "traffic_per_step",
     "training_days",
@@ -170,60 +173,104 @@ def _join(batches: Sequence[tuple[Any, ...]]) -> tuple[Any, ...]:
     return torch.cat(x), torch.cat(y), *joined
 
 
-class _Dealt(Trainer):
-    """How W ranks share the texts of a step."""
+class _LossOf(nn.Module):
+    """The model together with its loss, as one module that DDP can wrap."""
 
-    rank: int
-    world: int
-    parallel: str
+    def __init__(self, run: Trainer) -> None:
+        super().__init__()
+        self.model = run.model
+        self.loss = run.loss
 
-    def _refuse(self, config: TrainConfig, precision: str, options: dict[str, Any]) -> None:
-        """Raise ValueError for what these ranks cannot do together."""
-        texts = config.accumulate * config.batch_size
-        draw: Any = options.get("draw")
-        if texts < self.world:
-            raise ValueError(
-                f"accumulate * batch_size is {texts} texts a step: too few for {self.world} ranks."
-            )
-        if self.parallel == "fsdp" and precision == "float16":
-            raise ValueError("precision float16 with fsdp: expected bfloat16, float32, or ddp.")
-        if self.parallel == "fsdp" and options.get("optimizer"):
-            raise ValueError("fsdp cuts the weights first: expected no optimizer made before.")
-        if hasattr(draw, "world_size"):
-            if (draw.rank, draw.world_size) != (self.rank, self.world):
-                raise ValueError(
-                    f"draw reads for rank {draw.rank} of {draw.world_size}, but this is rank {self.rank} "
-                    f"of {self.world}."
-                )
-            rows, rest = divmod(texts, self.world * self._rounds(config))
-            if rest:
-                raise ValueError(
-                    f"accumulate * batch_size is {texts} texts a step: {self.world} ranks cannot share "
-                    f"them evenly in micro-batches of at most {config.batch_size}."
-                )
+    def forward(self, *batch: Any) -> Tensor:
+        """Return the mean loss of a batch, computed in the run's precision."""
+        return self.loss(*batch)
+
+
+class DataParallel(Alone):
+    """How W ranks make the steps of a run, each with the whole model (DDP): for Trainer's `processes`.
+
+    The ranks must have met: see `connect`. recompute: keep only the inputs of the model's blocks for
+    backward and compute the rest again.
+    """
+
+    stops_at_once = False  # Ctrl-C comes twice: from the terminal, and from torchrun
+
+    def __init__(self, recompute: bool = False) -> None:
+        self.rank = dist.get_rank()
+        self.world = dist.get_world_size()
+        self.main = self.rank == 0
+        self.recompute = recompute
+        self.device = "cpu"
+        self._stops = False
+
+    def agree(self, value: Any) -> Any:
+        """Return rank 0's value on every rank, once rank 0 has come this far."""
+        values = [value]
+        dist.broadcast_object_list(values)
+        return values[0]
+
+    def place(self, model: MiniGPT, device: str, precision: str) -> MiniGPT:
+        """Return the model on this rank's device."""
+        self.device = device
+        for block in model.blocks if self.recompute else []:
+            block.forward = functools.partial(checkpoint, block.forward, use_reentrant=False)
+        return model.to(device)
+
+    def engine(self, run: Trainer) -> Callable[..., Tensor]:
+        """Return the loss of a micro-batch, with gradients that DDP averages over the ranks."""
+        self._own_dice(run)
+        self.ddp = DistributedDataParallel(_LossOf(run), gradient_as_bucket_view=True)
+        return self.ddp
+
+    def _own_dice(self, run: Trainer) -> None:
+        self.run = run
+        if not self.main:  # with equal random numbers, dropout would drop the same on every rank
+            torch.manual_seed(run.config.seed + 2**32 * self.rank + run.step)
+
+    def draw(self, run: Trainer) -> list[Batch]:
+        """Return this rank's micro-batches of a step, perhaps none."""
+        c = run.config
+        rounds = self._rounds(c)
+        if hasattr(run.draw, "world_size"):  # it deals
+            size = c.accumulate * c.batch_size // self.world // rounds
+            return [
+                run.draw(run.train_tokens, size, c.block_size, run.generator) for _ in range(rounds)
+            ]
+
+        drawn = _join([run.draw_batch() for _ in range(c.accumulate)])
+        self._spare = _rows(drawn, range(1))
+        share = share_of(len(drawn[0]), self.rank, self.world)
+        starts = range(0, len(share), c.batch_size)
+        return [_rows(drawn, share[start : start + c.batch_size]) for start in starts]
 
     def _rounds(self, config: TrainConfig) -> int:
         """Return how many micro-batches a rank works through in a step."""
         share = -(-config.accumulate * config.batch_size // self.world)
         return -(-share // config.batch_size)
 
-    def _batches(self) -> list[tuple[int, tuple[Any, ...]]]:
-        """Return this rank's micro-batches of a step as (targets that count, batch): alike in number."""
-        c, rounds = self.config, self._rounds(self.config)
-        options = (c.block_size, self.generator)
-        if hasattr(self.draw, "world_size"):  # it deals
-            size = c.accumulate * c.batch_size // self.world // rounds
-            batches = [self.draw(self.train_tokens, size, *options) for _ in range(rounds)]
-            return [(int((batch[1] != -100).sum()), batch) for batch in batches]
-        drawn = _join(
-            [self.draw(self.train_tokens, c.batch_size, *options) for _ in range(c.accumulate)]
-        )
-        share, batches = share_of(len(drawn[0]), self.rank, self.world), []
-        for start in range(0, rounds * c.batch_size, c.batch_size):
-            rows = share[start : start + c.batch_size]
-            batch = _rows(drawn, rows or range(1))  # with nothing to do, a rank must still be there
-            batches.append((int((batch[1] != -100).sum()) if rows else 0, batch))
-        return batches
+    def gradients(self, run: Trainer, batches: Sequence[Batch]) -> tuple[float, int, int]:
+        """Put the gradients of all ranks' targets in place; return their mean loss, targets, tokens."""
+        c = run.config
+        rounds = self._rounds(c)
+        counts = [int((batch[1] != -100).sum()) for batch in batches]
+        targets, asked = self._sum(sum(counts), run.stop_asked)
+        self._stops = asked > 0  # to stop, all ranks must stop after the same step
+
+        loss = torch.zeros((), device=run.device)
+        for i in range(rounds):
+            idle = i >= len(batches)  # with nothing to do, a rank must still be there
+            batch = self._spare if idle else batches[i]
+            count = 0 if idle else counts[i]
+            with self._quietly(last=i == rounds - 1):
+                part = run.loss_of(*batch) * (count / max(targets, 1))
+                run.scaler.scale(part * self.world).backward()  # the ranks' gradients are averaged
+            loss += part.detach()
+        read = c.accumulate * c.batch_size * c.block_size
+        return self._sum(loss.item())[0], int(targets), read
+
+    def _quietly(self, last: bool) -> AbstractContextManager[object]:
+        """Return a context in which a micro-batch's gradients stay on this rank, except the last's."""
+        return contextlib.nullcontext() if last else self.ddp.no_sync()
 
     def _sum(self, *numbers: float) -> list[float]:
         """Return the sums of these numbers over all ranks."""
@@ -231,120 +278,75 @@ class _Dealt(Trainer):
         dist.all_reduce(total)
         return total.tolist()
 
-
-class _LossOf(nn.Module):
-    """The model together with its loss, as one module that DDP can wrap."""
-
-    def __init__(self, trainer: Trainer) -> None:
-        super().__init__()
-        self.model, self.loss = trainer.model, functools.partial(Trainer._loss, trainer)
-
-    def forward(self, *batch: Any) -> Tensor:
-        """Return the mean loss of a batch, computed in the run's precision."""
-        return self.loss(*batch)
-
-
-class _Ranks(_Dealt):
-    """How W ranks make a step of a Trainer together, and how they evaluate."""
-
-    def __init__(
-        self,
-        model: MiniGPT,
-        config: TrainConfig,
-        *tokens: Any,
-        parallel: str,
-        timeout: float,
-        reshard: bool,
-        recompute: bool,
-        **options: Any,
-    ) -> None:
-        if parallel not in ("ddp", "fsdp"):
-            raise ValueError(f"parallel={parallel!r}: expected ddp or fsdp.")
-        device = connect(config.device, timeout)
-        self.rank, self.world, self.parallel = dist.get_rank(), dist.get_world_size(), parallel
-        self.main, config = self.rank == 0, dataclasses.replace(config, device=device)
-        precision = choose_precision(device, config.precision)[0]
-        self._refuse(config, precision, options)
-        if parallel == "fsdp":
-            shard(model, precision, reshard, device)
-        for block in model.blocks if recompute else ():
-            block.forward = functools.partial(checkpoint, block.forward, use_reentrant=False)
-        super().__init__(model, config, *tokens, **options)
-        if not self.main:  # with equal random numbers, dropout would drop the same on every rank
-            torch.manual_seed(config.seed + 2**32 * self.rank + self.step)
-        self.engine: Any = self._loss
-        if parallel == "ddp":
-            self.engine = DistributedDataParallel(_LossOf(self), gradient_as_bucket_view=True)
-
-    def _quietly(self, last: bool) -> AbstractContextManager[object]:
-        """Return a context in which a micro-batch's gradients stay on this rank, except the last's."""
-        if self.parallel == "fsdp":
-            sharded: Any = self.model
-            sharded.set_requires_gradient_sync(last)
-        if last or self.parallel == "fsdp":
-            return contextlib.nullcontext()
-        return self.engine.no_sync()
-
-    def _loss(self, x: Tensor, y: Tensor, options: dict[str, Tensor] | None = None) -> Tensor:
-        if self.parallel == "ddp":
-            return super()._loss(x, y, options)
-        options = {name: value.to(self.device) for name, value in (options or {}).items()}
-        return self.forward(x.to(self.device), y.to(self.device), **options)[1]
-
-    def _gradients(self) -> tuple[float, float, int]:
-        c, batches, loss = self.config, self._batches(), torch.zeros((), device=self.device)
-        counted, stops = self._sum(sum(count for count, _ in batches), self._wish)
-        self._agreed = stops > 0  # to stop, all ranks must stop after the same step
-        for i, (count, batch) in enumerate(batches):
-            with self._quietly(last=i == len(batches) - 1):
-                part = self.engine(*batch) * (count / max(counted, 1))
-                self.scaler.scale(part * self.world).backward()  # the ranks' gradients are averaged
-            loss += part.detach()
-        self.scaler.unscale_(self.optimizer)
-        norm: Any = nn.utils.clip_grad_norm_(self.model.parameters(), c.clip)
-        norm = norm.full_tensor() if self.parallel == "fsdp" else norm
-        read = c.accumulate * c.batch_size * c.block_size
-        return self._sum(loss.item())[0], norm.item(), read
-
-    @property
-    def stop_asked(self) -> bool:
-        """Whether to stop after this step. A rank that is asked tells the others in the next one."""
-        return self._agreed
-
-    @stop_asked.setter
-    def stop_asked(self, value: bool) -> None:
-        self._wish = value
-        self._agreed = value and self._agreed
+    def stops(self, asked: bool) -> bool:
+        """Return whether all ranks stop now. A rank that is asked tells the others in the next step."""
+        stops = self._stops
+        self._stops = False
+        return stops
 
     @torch.no_grad()
-    def evaluate(self) -> float:
-        """Return the mean loss over val_tokens as Trainer.evaluate does; each rank reads its share."""
-        tokens, total = self.val_tokens[: self.config.eval_tokens], 0.0
-        windows = TextDataset(tokens, max(1, min(self.config.block_size, len(tokens) - 1)))
+    def evaluate(self, run: Trainer) -> dict[str, float]:
+        """Return the mean loss over val_tokens as Trainer does alone; each rank reads its share."""
+        if run.val_tokens is None:
+            return {}
+        c = run.config
+        tokens = run.val_tokens[: c.eval_tokens]
+        windows = TextDataset(tokens, max(1, min(c.block_size, len(tokens) - 1)))
         share = share_of(len(windows), self.rank, self.world)
-        training = self.model.training
-        self.model.eval()
-        for start in range(0, -(-len(windows) // self.world), 64):
-            mine = share[start : start + 64]
-            x, y = map(torch.stack, zip(*(windows[i] for i in mine or range(1))))
-            loss = self._loss(x, y).item()
-            total += loss * int((y != -100).sum()) if mine else 0.0
-        self.model.train(training)
-        return self._sum(total)[0] / (len(tokens) - 1)
+
+        total = 0.0
+        with evaluating(run.model):
+            for start in range(0, -(-len(windows) // self.world), 64):
+                mine = share[start : start + 64]
+                x, y = map(torch.stack, zip(*(windows[i] for i in mine or range(1))))
+                loss = run.loss(x, y).item()  # all ranks, even one that has read its share
+                total += loss * int((y != -100).sum()) if mine else 0.0
+        loss = self._sum(total)[0] / (len(tokens) - 1)
+        return {"val_loss": loss, "bits_per_char": bits_per_char(loss, c.chars_per_token)}
+
+    def sample(self, write: Callable[[MiniGPT], str], model: MiniGPT) -> str:
+        """Let rank 0 write a sample; return it there, and "" elsewhere."""
+        return write(model) if self.main else ""
+
+    @contextlib.contextmanager
+    def watch(self, run: Trainer) -> Iterator[None]:
+        """Raise RankLost inside this context if another rank dies or is silent."""
+        try:
+            yield
+        except RuntimeError as error:
+            if not (isinstance(error, dist.DistError) or "gloo" in str(error)):
+                raise
+            why = str(error).splitlines()[0].rpartition("] ")[2].partition(". This is")[0]
+            saved = (
+                f"Saved in {run.folder}:" if run.folder else "Nothing was saved: pass a folder, and"
+            )
+            raise RankLost(
+                f"rank {self.rank} of {self.world}, after step {run.step}: another rank died, hangs or "
+                f"is far too slow ({why}). torchrun's report below names the first that failed. {saved} "
+                'existing="resume" goes on from there, and torchrun --max-restarts 3 does so by itself.'
+            ) from error
+
+    def save(self, folder: Path, run: Trainer) -> None:
+        """Let rank 0 write a checkpoint. All ranks must call it."""
+        if self.main:
+            super().save(folder, run)
 
 
 @dataclass(frozen=True)
 class _Gathered:
     """A sharded model in the form that checkpoints take: whole weights, and the shards' files."""
 
-    config: GPTConfig
+    skeleton: MiniGPT  # the same layers, on the meta device
     weights: dict[str, Any]
     shards: Path
 
+    @property
+    def config(self) -> GPTConfig:
+        return self.skeleton.config
+
     def save_pretrained(self, folder: Path) -> None:
         """Write the whole weights, and move the shards beside them."""
-        with torch.device("meta"):
-            model = MiniGPT(self.config)
+        model = copy.deepcopy(self.skeleton)
         model.load_state_dict(self.weights, assign=True)
         model.save_pretrained(folder)
         for path in self.shards.iterdir():
@@ -354,6 +356,15 @@ class _Gathered:
         """Do nothing: every rank loads its shard instead."""
 
 
+def _without_weights(model: MiniGPT) -> MiniGPT:
+    """Return a copy of the model, with its LoRA detours if it has some, on the meta device."""
+    empty: dict[int, Any] = {}
+    for weight in model.parameters():
+        shape = torch.empty_like(weight, device="meta")
+        empty[id(weight)] = nn.Parameter(shape, requires_grad=weight.requires_grad)
+    return copy.deepcopy(model, empty).to("meta")
+
+
 def _verify_shards(folder: Path) -> None:
     """Raise ValueError, on every rank, if a shard of the checkpoint is missing or altered."""
     lines = (folder / "SHA256SUMS").read_text(encoding="utf-8").splitlines()
@@ -361,77 +372,108 @@ def _verify_shards(folder: Path) -> None:
     names = sorted(name for name in sums if name.endswith((".distcp", ".metadata")))
     wrong = None if names else "no shards in it: expected a run of fsdp, this is one of ddp"
     for name in (names[i] for i in share_of(len(names), dist.get_rank(), dist.get_world_size())):
-        digest = None
-        if (folder / name).is_file():
-            with (folder / name).open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
+        digest = sha256(folder / name) if (folder / name).is_file() else None
         if digest != sums[name]:
             wrong = f"{name} is {'cut short or altered' if digest else 'missing'}"
+
     answers: list[str | None] = [None] * dist.get_world_size()
     dist.all_gather_object(answers, wrong)
     for answer in filter(None, answers):
         raise ValueError(f"{folder}: {answer}. Use an older checkpoint.")
 
 
-class _Kept(_Ranks):
-    """How W ranks save a run together, and pick it up."""
+class Sharded(DataParallel):
+    """How W ranks make the steps of a run, each with a share of the weights (FSDP2): see `shard`."""
 
-    def save(self, name: str) -> None:
-        """Write the checkpoint `name`; all ranks must call it. OSError, on every rank, if that fails."""
-        if self.parallel == "ddp":
-            return super().save(name) if self.main else None
-        if self.folder is None:
-            raise ValueError(f"nowhere to save {name!r}: give the run a folder, folder=...")
-        shards = self.folder / f"{name}.shards"
+    casts = True
+
+    def __init__(self, recompute: bool = False, reshard: bool = True) -> None:
+        super().__init__(recompute)
+        self.reshard = reshard
+
+    def place(self, model: MiniGPT, device: str, precision: str) -> MiniGPT:
+        """Return the model, cut over the ranks. ValueError for float16."""
+        if precision == "float16":
+            raise ValueError("precision float16 with fsdp: expected bfloat16, float32, or ddp.")
+        self.skeleton = _without_weights(model)
+        shard(model, precision, self.reshard, device)
+        return super().place(model, device, precision)
+
+    def engine(self, run: Trainer) -> Callable[..., Tensor]:
+        """Return the loss of a micro-batch: the model gathers its weights by itself."""
+        self._own_dice(run)
+        return run.loss
+
+    def _quietly(self, last: bool) -> AbstractContextManager[object]:
+        self.run.model.set_requires_gradient_sync(last)
+        return contextlib.nullcontext()
+
+    def clip(self, model: nn.Module, norm: float) -> float:
+        """Scale the whole gradient down to this norm if its own is larger; return its own."""
+        found: Any = nn.utils.clip_grad_norm_(model.parameters(), norm)
+        return found.full_tensor().item()
+
+    def sample(self, write: Callable[[MiniGPT], str], model: MiniGPT) -> str:
+        """Let all ranks write the same sample together; return it."""
+        with torch.random.fork_rng():
+            torch.manual_seed(self.run.config.seed + self.run.step)
+            return write(model)
+
+    def save(self, folder: Path, run: Trainer) -> None:
+        """Write a checkpoint; all ranks must call it. OSError, on every rank, if the shards cannot be written."""
+        shards = folder.with_name(f"{folder.name}.shards")
         if self.main:
             shutil.rmtree(shards, ignore_errors=True)
-        weights, optimizer = get_state_dict(self.model, self.optimizer)
-        whole = StateDictOptions(full_state_dict=True, cpu_offload=True)
-        gathered = _Gathered(
-            self.model.config, get_model_state_dict(self.model, options=whole), shards
-        )
+        weights, optimizer = get_state_dict(run.model, run.optimizer)
+        options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+        whole = get_model_state_dict(run.model, options=options)
         dist.barrier()
         try:
             dcp.save({"model": weights, "optimizer": optimizer}, checkpoint_id=shards)
         except dcp.CheckpointException as error:
-            raise OSError(
-                f"the shards of {self.folder / name} could not be written ({error})."
-            ) from error
+            raise OSError(f"the shards of {folder} could not be written ({error}).") from error
+
         if self.main:
-            facts = {"step": self.step, "best": self.best, "train": dataclasses.asdict(self.config)}
-            save_checkpoint(self.folder / name, gathered, self._place(), **facts)
-            shutil.rmtree(shards)
+            try:
+                gathered = _Gathered(self.skeleton, whole, shards)
+                save_checkpoint(folder, gathered, run.state(), **run.facts())
+            finally:
+                shutil.rmtree(shards)
         dist.barrier()
 
-    def _load(self, last: Path) -> dict[str, Any]:
-        if self.parallel == "ddp":
-            return super()._load(last)
-        nothing = _Gathered(self.model.config, {}, last)
-        facts = load_checkpoint(last, nothing, train=dataclasses.asdict(self.config))
-        _verify_shards(last)
-        weights, optimizer = get_state_dict(self.model, self.optimizer)
-        dcp.load({"model": weights, "optimizer": optimizer}, checkpoint_id=last)
+    def load(
+        self,
+        folder: Path,
+        run: Trainer,
+        check: Callable[[dict[str, Any]], object],
+        **options: Any,
+    ) -> dict[str, Any]:
+        """Load this rank's share of weights and optimizer; return the checkpoint's facts."""
+        nothing = _Gathered(self.skeleton, {}, folder)
+        facts = load_checkpoint(folder, nothing, check=check, **options)
+        _verify_shards(folder)
+        weights, optimizer = get_state_dict(run.model, run.optimizer)
+        dcp.load({"model": weights, "optimizer": optimizer}, checkpoint_id=folder)
         set_state_dict(
-            self.model, self.optimizer, model_state_dict=weights, optim_state_dict=optimizer
+            run.model, run.optimizer, model_state_dict=weights, optim_state_dict=optimizer
         )
         return facts
 
-    def _meet(self, existing: str, last: Path, log: Path) -> None:
-        if existing == "refuse" or (existing == "resume" and last.exists()):
-            super()._meet(existing, last, log)  # all ranks look, nobody deletes
-        elif self.main:
-            super()._meet(existing, last, log)
-        dist.barrier()
 
-    def _resume(self, last: Path, log: Path) -> None:
-        with tempfile.TemporaryDirectory() as own:  # only rank 0 may tidy the diary up
-            if not self.main and log.exists():
-                log = Path(shutil.copy(log, own))
-            super()._resume(last, log)
-
-
-class DistributedTrainer(_Kept):
-    """A Trainer whose steps are made by W processes, started by torchrun: same settings, same losses.
+def DistributedTrainer(
+    model: MiniGPT,
+    config: TrainConfig,
+    train_tokens: Any,
+    val_tokens: Any = None,
+    *,
+    parallel: str = "ddp",
+    timeout: float = 600.0,
+    reshard: bool = True,
+    recompute: bool = False,
+    sample: Callable[[MiniGPT], str] | None = None,
+    **options: Any,
+) -> Trainer:
+    """Return a Trainer whose steps are made by W processes, started by torchrun: same settings, same losses.
 
     The settings describe the run, whatever W is. A step reads accumulate * batch_size texts, dealt to
     the ranks, and each works through its share in micro-batches of at most batch_size; each target that
@@ -444,59 +486,48 @@ class DistributedTrainer(_Kept):
     blocks for backward and compute the rest again. Rank 0 prints and writes; all ranks must see the
     folder. Its checkpoints are those of Trainer; with fsdp, the shards are in them too.
 
-    Raises RankLost when another rank dies, or is silent for `timeout` seconds; ValueError for settings
-    that these ranks cannot share; and what Trainer raises.
+    train() raises RankLost when another rank dies, or is silent for `timeout` seconds. Raises ValueError
+    for settings that these ranks cannot share; and what Trainer raises.
     """
+    if parallel not in ("ddp", "fsdp"):
+        raise ValueError(f"parallel={parallel!r}: expected ddp or fsdp.")
+    if parallel == "fsdp" and options.get("optimizer"):
+        raise ValueError("fsdp cuts the weights first: expected no optimizer made before.")
+    config = dataclasses.replace(config, device=connect(config.device, timeout))
+    processes = DataParallel(recompute) if parallel == "ddp" else Sharded(recompute, reshard)
+    _refuse_uneven(processes, config, options.get("draw"))
 
-    def __init__(
-        self,
-        model: MiniGPT,
-        config: TrainConfig,
-        train_tokens: Any,
-        val_tokens: Any = None,
-        *,
-        parallel: str = "ddp",
-        timeout: float = 600.0,
-        reshard: bool = True,
-        recompute: bool = False,
-        sample: Callable[[MiniGPT], str] | None = None,
-        **options: Any,
-    ) -> None:
-        how: dict[str, Any] = {"parallel": parallel, "timeout": timeout}
-        how |= {"reshard": reshard, "recompute": recompute}
-        super().__init__(model, config, train_tokens, val_tokens, **how, **options)
-        self.sample = sample and functools.partial(self._sample, sample)
+    return Trainer(
+        model,
+        config,
+        train_tokens,
+        val_tokens,
+        processes=processes,
+        sample=sample and functools.partial(processes.sample, sample),
+        **{"evaluate": processes.evaluate, **options},
+    )
 
-    def _sample(self, sample: Callable[[MiniGPT], str], model: MiniGPT) -> str:
-        """Let rank 0 write, or all together where each has only a part of the model."""
-        if self.parallel == "ddp":
-            return sample(model) if self.main else ""
-        with torch.random.fork_rng():
-            torch.manual_seed(self.config.seed + self.step)  # they must all write the same
-            return sample(model)
 
-    def train(self) -> list[dict[str, Any]]:
-        """Train as Trainer.train does, all ranks together; each returns the history."""
-        try:
-            return super().train()
-        except RuntimeError as error:
-            if not (isinstance(error, dist.DistError) or "gloo" in str(error)):
-                raise
-            why = str(error).splitlines()[0].rpartition("] ")[2].partition(". This is")[0]
-            raise RankLost(
-                f"rank {self.rank} of {self.world}, after step {self.step}: another rank died, hangs or "
-                f"is far too slow ({why}). torchrun's report below names the first that failed. "
-                + (
-                    f"Saved in {self.folder}: "
-                    if self.folder
-                    else "Nothing was saved: pass a folder, and "
-                )
-                + 'existing="resume" goes on from there, and torchrun --max-restarts 3 does so by itself.'
-            ) from error
+def _refuse_uneven(processes: DataParallel, config: TrainConfig, draw: Any) -> None:
+    """Raise ValueError for a step that these ranks cannot share."""
+    rank, world = processes.rank, processes.world
+    texts = config.accumulate * config.batch_size
+    if texts < world:
+        raise ValueError(
+            f"accumulate * batch_size is {texts} texts a step: too few for {world} ranks."
+        )
+    if not hasattr(draw, "world_size"):
+        return
 
-    def _interrupted(self, number: int, frame: FrameType | None) -> None:
-        """Stop after the present step. Ctrl-C comes twice: from the terminal, and from torchrun."""
-        self.stop_asked = True
+    if (draw.rank, draw.world_size) != (rank, world):
+        raise ValueError(
+            f"draw reads for rank {draw.rank} of {draw.world_size}, but this is rank {rank} of {world}."
+        )
+    if texts % (world * processes._rounds(config)):
+        raise ValueError(
+            f"accumulate * batch_size is {texts} texts a step: {world} ranks cannot share them evenly "
+            f"in micro-batches of at most {config.batch_size}."
+        )
 
 
 @functools.cache

@@ -344,7 +344,10 @@ class DialogReader:
     """
 
     def __init__(self, dataset: _Rows, seed: int = 0) -> None:
-        self.dataset, self.seed, self.position = dataset, seed, 0
+        self.dataset = dataset
+        self.seed = seed
+        self.position = 0
+        self._rows: list[int] = []  # drawn last
 
     def __call__(
         self,
@@ -354,12 +357,17 @@ class DialogReader:
         generator: torch.Generator | None = None,
     ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Return the next batch of `batch_size` rows; the other arguments are not used."""
-        n, rows = len(self.dataset), []
+        n = len(self.dataset)
+        self._rows = []
         for position in range(self.position, self.position + batch_size):
             epoch, place = divmod(position, n)
-            rows.append(shuffle_index(place, n, f"{self.seed} {epoch}"))
+            self._rows.append(shuffle_index(place, n, f"{self.seed} {epoch}"))
         self.position += batch_size
-        return self.dataset.batch(rows)
+        return self.dataset.batch(self._rows)
+
+    def describe(self) -> str:
+        """Return which rows of the data set were drawn last, for error messages."""
+        return f"rows {', '.join(map(str, self._rows))} of the data set"
 
     def state_dict(self) -> dict[str, Any]:
         """Return the place in the data, for a checkpoint."""
@@ -405,17 +413,6 @@ def evaluate_dialogs(
     return nats / n
 
 
-class _SFTTrainer(Trainer):
-    """A Trainer whose validation text are dialogs: of its losses nothing is said per character."""
-
-    def _report(self, record: dict[str, Any]) -> None:
-        super()._report(record)
-        record.pop("bits_per_char", None)
-
-    def evaluate(self) -> float:
-        return evaluate_dialogs(self.model, self.val_tokens, self.config.batch_size, self._loss)
-
-
 def train_sft(
     model: MiniGPT,
     config: TrainConfig,
@@ -426,9 +423,9 @@ def train_sft(
     """Train a model on the dialogs of an InstructionDataset, evaluate it on others, return the Trainer.
 
     config: as for Trainer; block_size is the data's. Loss is the mean over the targets of a step, however
-    they are spread over its micro-batches. options: Trainer's folder, existing, optimizer, sample, on_step.
-    Raises ValueError for rows that the model cannot read, ids that it does not have, or a run in the folder
-    whose model has other layers (LoRA or none, another rank).
+    they are spread over its micro-batches. options: Trainer's folder, existing, optimizer, sample, on_step,
+    change, skip. Raises ValueError for rows that the model cannot read, ids that it does not have, or a run
+    in the folder whose model has other layers (LoRA or none, another rank).
     """
     for data in (train,) if val is None else (train, val):
         if data.block_size > model.config.max_seq_len:
@@ -442,16 +439,14 @@ def train_sft(
                 f"the dialogs have the id {largest}, but the model has {model.config.vocab_size} ids: "
                 "resize_embedding(model, chat.vocab_size) adds those of the control tokens."
             )
+
+    def evaluate(run: Trainer) -> dict[str, float]:
+        if val is None:
+            return {}
+        return {"val_loss": evaluate_dialogs(run.model, val, config.batch_size, run.loss)}
+
     reader = DialogReader(train, config.seed)
-    try:
-        run = _SFTTrainer(model, config, None, val, draw=reader, **options)
-    except RuntimeError as error:
-        if "state_dict" not in str(error):
-            raise
-        raise ValueError(
-            f"the run in {options.get('folder')} is of a model with other layers: go on with the same one, "
-            "LoRA detours of the same rank included, or start anew."
-        ) from error
+    run = Trainer(model, config, None, draw=reader, evaluate=evaluate, **options)
     run.train()
     return run
 

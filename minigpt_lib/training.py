@@ -1,7 +1,7 @@
-"""Train a model: AdamW, a schedule, clipping, mixed precision, checkpoints that survive a crash.
+"""Train a model: micro-batches, mixed precision, runs that stop in time and can be resumed.
 
-Shapes: B texts in a batch, T tokens each, V ids. Losses are nats per token. A *step* is one update of
-the weights; it may add up the gradients of several micro-batches.
+Shapes: B = batch size, T = sequence length, V = vocabulary size. Losses are nats per token. A *step* is
+one update of the weights; it may add up the gradients of several micro-batches.
 
 Written by notebooks/10_training.ipynb (chapter 10): edit it there.
 """
@@ -10,135 +10,48 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
+import functools
 import json
 import math
-import os
 import random
 import shutil
 import signal
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any, Protocol, TextIO
+from typing import Any
 
 import numpy
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR
 from tqdm.auto import tqdm
 
 from minigpt_lib.baselines import bits_per_char, evaluate_loss
+from minigpt_lib.checkpoints import atomic_write, find_checkpoint, load_checkpoint, save_checkpoint
 from minigpt_lib.data import get_batch
-from minigpt_lib.model import GPTConfig, MiniGPT
+from minigpt_lib.model import MiniGPT
+from minigpt_lib.optimizer import get_cosine_schedule_with_warmup, param_groups
 
 __all__ = [
     "PRECISIONS",
     "accumulate_gradients",
-    "AdamW",
+    "Alone",
     "Batch",
     "choose_device",
     "choose_precision",
-    "get_cosine_schedule_with_warmup",
+    "evaluating",
     "interrupted",
-    "load_checkpoint",
     "on_interrupt",
-    "param_groups",
-    "save_checkpoint",
+    "Record",
+    "RunFolder",
+    "time_product",
     "TrainConfig",
     "Trainer",
     "TrainingStopped",
 ]
-
-
-class AdamW(Optimizer):
-    """Adam with decoupled weight decay, by hand: Loshchilov and Hutter (2019), algorithm 2.
-
-    Per weight: a running mean m of the gradient, a running mean v of its square, both corrected for
-    their start at 0; the weight shrinks by lr * weight_decay, then moves by lr * m / (sqrt(v) + eps).
-    Equal to torch.optim.AdamW, which is faster. Raises ValueError for values out of range.
-    """
-
-    def __init__(
-        self,
-        params: Iterable[Tensor] | Iterable[dict[str, Any]],
-        lr: float = 1e-3,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
-        weight_decay: float = 0.01,
-    ) -> None:
-        if not (min(lr, eps, weight_decay) >= 0 and all(0 <= beta < 1 for beta in betas)):
-            raise ValueError(
-                f"lr={lr}, betas={betas}, eps={eps}, weight_decay={weight_decay}: expected betas "
-                "from 0 to below 1 and nothing negative."
-            )
-        options = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
-        super().__init__(params, options)
-
-    @torch.no_grad()
-    # pyrefly: ignore[bad-override]  torch has one overload with a closure and one without
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        """Update every parameter that has a gradient; return the loss of `closure`, or None."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for group in self.param_groups:
-            lr, (beta1, beta2) = group["lr"], group["betas"]
-            for weight in (w for w in group["params"] if w.grad is not None):
-                state, grad = self.state[weight], weight.grad
-                if not state:
-                    state["step"] = 0
-                    state["m"], state["v"] = torch.zeros_like(weight), torch.zeros_like(weight)
-                state["step"] += 1
-                state["m"].mul_(beta1).add_(grad, alpha=1 - beta1)
-                state["v"].mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
-                m = state["m"] / (1 - beta1 ** state["step"])
-                v = state["v"] / (1 - beta2 ** state["step"])
-                weight.mul_(1 - lr * group["weight_decay"])
-                weight.sub_(lr * m / (v.sqrt() + group["eps"]))
-        return loss
-
-
-def param_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Return two groups for an optimizer: matrices, which decay; vectors (biases, norms), which do not.
-
-    Weights with requires_grad=False are in neither.
-    """
-    weights = [weight for weight in model.parameters() if weight.requires_grad]
-    return [
-        {"params": [w for w in weights if w.ndim >= 2], "weight_decay": weight_decay},
-        {"params": [w for w in weights if w.ndim < 2], "weight_decay": 0.0},
-    ]
-
-
-def get_cosine_schedule_with_warmup(
-    optimizer: Optimizer, warmup_steps: int, total_steps: int, min_lr_ratio: float = 0.1
-) -> LambdaLR:
-    """Return a scheduler: the rate rises in a line over warmup_steps, then falls along half a cosine.
-
-    Call its step() once per *optimizer* step, however many micro-batches that took. The first step has
-    1 / warmup_steps of the rate, the last min_lr_ratio of it. Loshchilov and Hutter (2017), without
-    restarts. Raises ValueError unless 0 <= warmup_steps < total_steps and 0 <= min_lr_ratio <= 1.
-    """
-    if not 0 <= warmup_steps < total_steps or not 0 <= min_lr_ratio <= 1:
-        raise ValueError(
-            f"warmup_steps={warmup_steps}, total_steps={total_steps}, min_lr_ratio={min_lr_ratio}: "
-            "expected 0 <= warmup_steps < total_steps and a ratio from 0 to 1."
-        )
-
-    def share(step: int) -> float:
-        if step < warmup_steps:
-            return (step + 1) / warmup_steps
-        progress = min(1.0, (step - warmup_steps) / max(1, total_steps - 1 - warmup_steps))
-        return min_lr_ratio + (1 - min_lr_ratio) * (1 + math.cos(math.pi * progress)) / 2
-
-    return LambdaLR(optimizer, share)
-
 
 Batch = tuple[Tensor, Tensor] | tuple[Tensor, Tensor, dict[str, Tensor]]  # x, y, perhaps options
 
@@ -151,17 +64,22 @@ def accumulate_gradients(
     """Add up the gradients of micro-batches as if they were one batch; return its mean loss, a scalar.
 
     loss_of(*batch) returns the mean loss of a micro-batch (x, y, ...) over its targets y other than
-    -100. All these targets count the same, however they are spread. scale(loss): what to call
-    backward on.
+    -100. All these targets count the same, however they are spread. Without any, the loss is 0 and no
+    gradient is computed. scale(loss): what to call backward on.
     """
-    counted = [int((batch[1] != -100).sum()) for batch in batches]
+    counts = [_count_targets(batch) for batch in batches]
     total = torch.zeros(())
-    for batch, count in zip(batches, counted, strict=True):
+    for batch, count in zip(batches, counts, strict=True):
         if count:
-            part = loss_of(*batch) * (count / sum(counted))
+            part = loss_of(*batch) * (count / sum(counts))
             scale(part).backward()
             total = total + part.detach()
     return total
+
+
+def _count_targets(batch: Batch) -> int:
+    """Return how many targets of a micro-batch (x, y, ...) count: those other than -100."""
+    return int((batch[1] != -100).sum())
 
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -176,20 +94,52 @@ def choose_device(device: str = "auto") -> str:
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
-def _multiplies_bfloat16() -> bool:
-    """Return whether this processor has instructions for bfloat16: recent x86 servers and laptops do."""
-    names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    return any(getattr(torch.cpu, name, bool)() for name in names)
+@functools.cache
+def time_product(precision: str, rows: int, width: int) -> float:
+    """Return the seconds that a linear layer takes on the CPU: (rows, width) to (rows, 4 * width).
+
+    The weight is kept in float32 and cast first, as in a training step. The fastest of four, measured
+    once per process; large shapes are measured on fewer rows, so that it stays a matter of milliseconds.
+    """
+    most = 2**27  # multiplications: about 4 ms on one core of an AMD EPYC in float32
+    rows = max(1, min(rows, most // (4 * width * width)))
+    kind = PRECISIONS[precision]
+    x = torch.zeros(rows, width, dtype=kind)
+    weight = torch.zeros(4 * width, width)
+
+    seconds = []
+    for _ in range(4):
+        began = time.perf_counter()
+        torch.nn.functional.linear(x, weight.to(kind))
+        seconds.append(time.perf_counter() - began)
+    return min(seconds)
 
 
-def choose_precision(device: str, precision: str = "auto") -> tuple[str, str]:
-    """Return (precision, reason) for a device. ValueError for a name that is not in PRECISIONS."""
+def choose_precision(
+    device: str,
+    precision: str = "auto",
+    rows: int = 1024,
+    width: int = 128,
+    seconds_of: Callable[[str, int, int], float] = time_product,
+) -> tuple[str, str]:
+    """Return (precision, reason) for a device.
+
+    On a CPU, "auto" measures: bfloat16 must be 1.2 times as fast as float32 in a layer of this width
+    (the model's n_embd) on this many rows (tokens in a micro-batch). seconds_of(precision, rows, width)
+    measures. Raises ValueError for a name that is not in PRECISIONS.
+    """
     if precision != "auto":
         if precision not in PRECISIONS:
             raise ValueError(f"precision={precision!r}: expected auto, {', '.join(PRECISIONS)}.")
         return precision, "as asked"
-    if device == "cpu" and _multiplies_bfloat16():
-        return "bfloat16", "this processor multiplies it twice as fast; the weights stay float32"
+
+    if device == "cpu":
+        exact = seconds_of("float32", rows, width)
+        half = seconds_of("bfloat16", rows, width)
+        figures = f"{1e3 * exact:.2g} ms in float32, {1e3 * half:.2g} ms in bfloat16"
+        faster = exact >= 1.2 * half  # the rest of a step gains less than its products
+        return "bfloat16" if faster else "float32", f"a layer takes {figures}"
+
     if not device.startswith("cuda"):
         return "float32", "half precision gains little or nothing on this device"
     if torch.cuda.is_bf16_supported(including_emulation=False):
@@ -199,10 +149,10 @@ def choose_precision(device: str, precision: str = "auto") -> tuple[str, str]:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """A run's settings, checked: raises ValueError for what cannot work, quoting it.
+    """The settings of a run, checked: raises ValueError for invalid ones, quoting them.
 
-    What ends in steps or every counts optimizer steps; 0 for an every means never (the end of a run
-    always counts).
+    Fields ending in `steps` or `_every` count optimizer steps; `_every=0` disables. The end of a run
+    always counts as due.
     """
 
     steps: int = 1000  # updates of the weights
@@ -228,16 +178,16 @@ class TrainConfig:
     progress: bool = True  # show a bar, and print the samples
 
     def __post_init__(self) -> None:
-        lows = {"steps": 1, "batch_size": 1, "block_size": 1, "accumulate": 1, "warmup_steps": 0}
-        for name, low in (lows | {"eval_every": 0, "sample_every": 0, "save_every": 0}).items():
-            value = getattr(self, name)
-            if type(value) is not int or value < low:
-                raise ValueError(f"{name}={value!r}: expected a whole number of at least {low}.")
+        for name in ("steps", "batch_size", "block_size", "accumulate"):
+            self._refuse_unless_whole(name, 1)
+        for name in ("warmup_steps", "eval_every", "sample_every", "save_every"):
+            self._refuse_unless_whole(name, 0)
         if self.warmup_steps >= self.steps:
             raise ValueError(
                 f"warmup_steps={self.warmup_steps} leaves nothing of steps={self.steps}: both count "
                 "optimizer steps, and the warm-up is the shorter."
             )
+
         for name in ("lr", "clip", "chars_per_token"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name}={getattr(self, name)!r}: expected a number above 0.")
@@ -246,126 +196,24 @@ class TrainConfig:
                 raise ValueError(f"{name}={getattr(self, name)!r}: expected a number from 0 to 1.")
         if self.eval_tokens is not None and self.eval_tokens < 2:
             raise ValueError(f"eval_tokens={self.eval_tokens}: expected 2 or more, or None.")
-        choose_precision("cpu", self.precision)
+        if self.precision != "auto":
+            choose_precision("cpu", self.precision)  # raises for an unknown name
 
-
-class _Storable(Protocol):
-    """What a checkpoint asks of a model: MiniGPT has it."""
-
-    @property
-    def config(self) -> GPTConfig: ...
-
-    def save_pretrained(self, folder: Path) -> None: ...
-
-    def load_state_dict(self, weights: Mapping[str, Any], /) -> Any: ...
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def save_checkpoint(
-    folder: str | Path, model: _Storable, state: dict[str, Any] | None = None, **facts: Any
-) -> None:
-    """Write a checkpoint as `folder`, whole or not at all: an older one stays until the new one is whole.
-
-    config.json and model.safetensors are what MiniGPT.from_pretrained reads; state.pt holds `state`
-    (tensors and plain values), checkpoint.json the `facts`, SHA256SUMS the sum of each file, as the
-    command `sha256sum -c` reads it. Raises OSError, with everything saved before untouched, if the files
-    cannot be written.
-    """
-    folder = Path(folder)
-    part, old = (folder.with_name(f"{folder.name}.{end}") for end in ("part", "old"))
-    shutil.rmtree(part, ignore_errors=True)
-    try:
-        model.save_pretrained(part)
-        torch.save(state or {}, part / "state.pt")
-        (part / "checkpoint.json").write_text(json.dumps(facts, indent=2), encoding="utf-8")
-        sums = "".join(f"{_sha256(path)}  {path.name}\n" for path in sorted(part.iterdir()))
-        (part / "SHA256SUMS").write_text(sums, encoding="utf-8")
-        for path in part.iterdir():  # on the disk, not only on its way
-            with path.open("rb+") as file:
-                os.fsync(file.fileno())
-    except Exception as error:  # a full disk: torch and safetensors have their own errors for it
-        shutil.rmtree(part, ignore_errors=True)
-        raise OSError(
-            f"the checkpoint {folder} could not be written ({error}). What was saved before is "
-            "untouched: free some space, then go on from it."
-        ) from error
-    if folder.exists():  # else `old`, if there is one, is the last good one
-        shutil.rmtree(old, ignore_errors=True)
-        folder.replace(old)
-    part.replace(folder)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def _find(folder: str | Path) -> Path:
-    """Return the checkpoint's folder, or the older one if a crash came between two renames."""
-    folder = Path(folder)
-    old = folder.with_name(f"{folder.name}.old")
-    return old if old.exists() and not folder.exists() else folder
-
-
-def _refuse_difference(
-    folder: Path,
-    saved: dict[str, Any],
-    ours: dict[str, Any],
-    what: str,
-    free: Collection[str] = (),
-) -> None:
-    ours = json.loads(json.dumps(ours))
-    for name in {**saved, **ours}:
-        if name not in free and saved.get(name) != ours.get(name):
-            raise ValueError(
-                f"{folder} is of another {what}: {name} is {saved.get(name)} there and "
-                f"{ours.get(name)} here. Use the same, or another folder."
-            )
-
-
-# What may differ when a run goes on: it changes where and how fast it runs, or what it reports.
-_FREE = (
-    *("device", "precision", "compile", "chars_per_token", "tensorboard", "progress"),
-    *("eval_every", "eval_tokens", "sample_every", "save_every"),
-)
-
-
-def load_checkpoint(
-    folder: str | Path, model: _Storable | None = None, train: dict[str, Any] | None = None
-) -> dict[str, Any]:
-    """Verify a checkpoint, load its weights into `model` if given, return its facts and its "state".
-
-    train: settings that those of the checkpoint's run must agree with, as far as they change the run.
-    Raises FileNotFoundError if there is none; ValueError if a file is missing, cut short or altered, or
-    if the model or a setting is another: the message names the file, or the field. `model` then keeps
-    its weights.
-    """
-    folder = _find(folder)
-    if not (folder / "SHA256SUMS").is_file():
-        raise FileNotFoundError(f"{folder} holds no checkpoint: expected SHA256SUMS in it.")
-    sums = (folder / "SHA256SUMS").read_text(encoding="utf-8", errors="replace").splitlines()
-    for name in ("config.json", "model.safetensors", "state.pt", "checkpoint.json"):
-        if not (folder / name).is_file():
-            raise ValueError(f"{folder}: {name} is missing. Use an older checkpoint.")
-        if f"{_sha256(folder / name)}  {name}" not in sums:
-            raise ValueError(f"{folder}: {name} is cut short or altered. Use an older checkpoint.")
-    facts = json.loads((folder / "checkpoint.json").read_text(encoding="utf-8"))
-    if train is not None:
-        _refuse_difference(folder, facts.get("train", {}), train, "run", _FREE)
-    state = torch.load(folder / "state.pt", map_location="cpu", weights_only=True)
-    if model is not None:
-        saved = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        _refuse_difference(folder, saved, dataclasses.asdict(model.config), "model")
-        model.load_state_dict(load_file(folder / "model.safetensors"))
-    return {**facts, "state": state}
+    def _refuse_unless_whole(self, name: str, low: int) -> None:
+        value = getattr(self, name)
+        if type(value) is not int or value < low:
+            raise ValueError(f"{name}={value!r}: expected a whole number of at least {low}.")
 
 
 def _random_states() -> dict[str, Any]:
     """Return the state of every generator that a run may draw from, as tensors and plain values."""
     numpy_state: Any = numpy.random.get_state()  # a tuple; numpy types it as a dict or a tuple
     name, keys, *rest = numpy_state
-    states: dict[str, Any] = {"torch": torch.get_rng_state(), "python": random.getstate()}
-    states["numpy"] = (name, torch.from_numpy(keys.astype("int64")), *rest)
+    states: dict[str, Any] = {
+        "torch": torch.get_rng_state(),
+        "python": random.getstate(),
+        "numpy": (name, torch.from_numpy(keys.astype("int64")), *rest),
+    }
     if torch.cuda.is_available():
         states["cuda"] = torch.cuda.get_rng_state_all()
     if torch.backends.mps.is_available():
@@ -374,6 +222,7 @@ def _random_states() -> dict[str, Any]:
 
 
 def _restore_random_states(states: dict[str, Any]) -> None:
+    """Put the generators back to where _random_states found them; those of GPUs if there are as many."""
     torch.set_rng_state(states["torch"])
     random.setstate(states["python"])
     name, keys, *rest = states["numpy"]
@@ -384,11 +233,29 @@ def _restore_random_states(states: dict[str, Any]) -> None:
         torch.mps.set_rng_state(states["mps"])
 
 
+_USUAL = 20  # losses whose mean is the usual loss
+_PATIENCE = 10  # steps with a high loss until a run is stopped
+
+
 class TrainingStopped(RuntimeError):
-    """The loss is not a number, or explodes. The message: step, last good checkpoint, likely causes."""
+    """A loss or gradient is not finite, or the loss stays high. The message says where, and what to do."""
+
+
+def _high_losses(losses: Sequence[float]) -> int:
+    """Return how many losses at the end are high, all of them at most _PATIENCE; 0 if the last is not.
+
+    High is above twice the mean of the _USUAL losses before them, plus 1. A single hard batch is high
+    once; after an explosion every loss is.
+    """
+    for n in range(min(_PATIENCE, len(losses) - 1), 0, -1):
+        before = losses[-n - _USUAL : -n]
+        if min(losses[-n:]) > 2 * sum(before) / len(before) + 1:
+            return n
+    return 0
 
 
 def _likely_causes(config: TrainConfig, precision: str) -> list[str]:
+    """Return what usually makes a run of these settings fail, a line each, with what to try."""
     causes = []
     if precision == "float16":
         causes.append("a value beyond float16's 65,504: use bfloat16 or float32")
@@ -399,218 +266,6 @@ def _likely_causes(config: TrainConfig, precision: str) -> list[str]:
     causes.append(f"a learning rate too high for this model (lr={config.lr}): try a third of it")
     causes.append("in code of your own: a log of 0, a division by 0, a row masked completely")
     return causes
-
-
-def _refuse_bad(run: "_Step", record: dict[str, Any]) -> None:
-    """Raise TrainingStopped, before the weights change, if this step's loss or gradient is bad."""
-    losses = [past["loss"] for past in run.history[-20:]]
-    usual = sum(losses) / len(losses) if losses else math.inf
-    bad = not math.isfinite(record["loss"]) or record["loss"] > 2 * usual + 1
-    if run.precision != "float16":  # there an infinite gradient only means: scale less
-        bad = bad or not math.isfinite(record["grad_norm"])
-    if bad:
-        saved = _find(run.folder / "last") if run.folder else Path("nowhere")
-        where = (
-            f"the last good checkpoint is {saved}" if saved.exists() else "no checkpoint was kept"
-        )
-        raise TrainingStopped(
-            f"step {record['step']}: the loss is {record['loss']:.4g} and the gradient's norm "
-            f"{record['grad_norm']:.4g}, after losses of about {usual:.4g}. The weights are still those "
-            f"of step {run.step}; {where}. Likely causes:\n- "
-            + "\n- ".join(_likely_causes(run.config, run.precision))
-        )
-
-
-class _Step:
-    """The lowest storey of a Trainer: a model, its optimizer and schedule, and how they make a step."""
-
-    main: bool = True  # of several processes that train together, one prints and writes
-
-    def __init__(
-        self,
-        model: MiniGPT,
-        config: TrainConfig,
-        train_tokens: Any,
-        optimizer: Optimizer | None = None,
-        draw: Callable[..., Batch] = get_batch,
-    ) -> None:
-        self.config, self.train_tokens = config, train_tokens
-        self.draw: Any = draw  # may also have state_dict and load_state_dict
-        self.device = choose_device(config.device)
-        self.precision, self.reason = choose_precision(self.device, config.precision)
-        self.model = model.to(self.device)
-        self.forward: Any = torch.compile(self.model) if config.compile else self.model
-        self.optimizer = optimizer or torch.optim.AdamW(
-            param_groups(model, config.weight_decay),
-            lr=config.lr,
-            betas=config.betas,
-            fused=self.device != "mps",
-        )
-        self.scheduler = get_cosine_schedule_with_warmup(
-            self.optimizer, config.warmup_steps, config.steps, config.min_lr_ratio
-        )
-        self.scaler = torch.amp.GradScaler(self.device, enabled=self.precision == "float16")
-        self.generator = torch.Generator().manual_seed(config.seed)
-        self.folder: Path | None = None
-        self.step = 0
-        self.history: list[dict[str, Any]] = []
-
-    def _loss(self, x: Tensor, y: Tensor, options: dict[str, Tensor] | None = None) -> Tensor:
-        """Return the mean loss of a micro-batch, computed in the run's precision."""
-        x, y, dtype = x.to(self.device), y.to(self.device), PRECISIONS[self.precision]
-        options = {name: value.to(self.device) for name, value in (options or {}).items()}
-        if self.device == "cpu" and dtype != torch.float32:
-            copy = {name: weight.to(dtype) for name, weight in self.model.named_parameters()}
-            return torch.func.functional_call(self.forward, copy, (x, y), options)[1]
-        with torch.autocast(self.device.split(":")[0], dtype, enabled=dtype != torch.float32):
-            return self.forward(x, y, **options)[1]
-
-    def _gradients(self) -> tuple[float, float, int]:
-        """Put a step's gradients in place, clipped; return the mean loss, their norm, the tokens read."""
-        c = self.config
-        batches = [
-            self.draw(self.train_tokens, c.batch_size, c.block_size, self.generator)
-            for _ in range(c.accumulate)
-        ]
-        loss = accumulate_gradients(self._loss, batches, self.scaler.scale)
-        self.scaler.unscale_(self.optimizer)
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), c.clip)
-        return loss.item(), norm.item(), sum(batch[0].numel() for batch in batches)
-
-    def _update(self) -> dict[str, Any]:
-        """Make one optimizer step and return its record."""
-        began = time.perf_counter()
-        self.model.train()
-        self.optimizer.zero_grad(set_to_none=True)
-        loss, norm, tokens = self._gradients()
-        lr = self.scheduler.get_last_lr()[0]
-        record = {"step": self.step + 1, "loss": loss, "lr": lr, "grad_norm": norm}
-        _refuse_bad(self, record)
-        scale = self.scaler.get_scale()
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        if self.scaler.get_scale() >= scale:  # else float16 overflowed, and the step was left out
-            self.scheduler.step()
-        self.step += 1
-        return record | {"tokens_per_second": tokens / (time.perf_counter() - began)}
-
-
-def _read_history(path: Path, last_step: int) -> list[dict[str, Any]]:
-    """Return the records up to last_step and cut off what a killed run wrote after its checkpoint."""
-    records = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
-        with contextlib.suppress(ValueError):  # the last line may be torn
-            records.append(json.loads(line))
-    records = [record for record in records if record["step"] <= last_step]
-    part = path.with_name(path.name + ".part")
-    part.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
-    part.replace(path)
-    return records
-
-
-class _Run(_Step):
-    """The middle storey: a run with a folder, which can be saved and picked up."""
-
-    def __init__(
-        self, *step: Any, folder: str | Path | None = None, existing: str = "refuse"
-    ) -> None:
-        super().__init__(*step)
-        self.folder = Path(folder) if folder else None
-        self.best = math.inf
-        if existing not in ("refuse", "resume", "replace"):
-            raise ValueError(f"existing={existing!r}: expected refuse, resume or replace.")
-        if self.folder:
-            self._meet(existing, _find(self.folder / "last"), self.folder / "history.jsonl")
-
-    def _place(self) -> dict[str, Any]:
-        """Return where the run stands, besides weights and optimizer: tensors and plain values."""
-        return {
-            "scheduler": self.scheduler.state_dict(),
-            "scaler": self.scaler.state_dict(),
-            "data": self.generator.get_state(),
-            "draw": self.draw.state_dict() if hasattr(self.draw, "state_dict") else {},
-            "random": _random_states(),
-        }
-
-    def save(self, name: str) -> None:
-        """Write the checkpoint `name` into the run's folder: all that it takes to go on."""
-        if self.folder is None:
-            raise ValueError(f"nowhere to save {name!r}: give the run a folder, folder=...")
-        state = {"optimizer": self.optimizer.state_dict(), **self._place()}
-        facts = {"step": self.step, "best": self.best, "train": dataclasses.asdict(self.config)}
-        save_checkpoint(self.folder / name, self.model, state, **facts)
-
-    def _meet(self, existing: str, last: Path, log: Path) -> None:
-        """Refuse, resume or replace the run that is in the folder already, if any."""
-        if existing == "replace":
-            for name in ("last", "best", "last.old", "best.old"):
-                shutil.rmtree(log.with_name(name), ignore_errors=True)
-            log.unlink(missing_ok=True)
-        elif existing == "refuse" and (last.exists() or log.exists()):
-            raise FileExistsError(
-                f'{self.folder} holds a run already: existing="resume" goes on with it, '
-                'existing="replace" deletes it; or choose another folder.'
-            )
-        elif last.exists():
-            self._resume(last, log)
-        elif log.exists():  # it never came as far as a checkpoint
-            log.unlink()
-
-    def _load(self, last: Path) -> dict[str, Any]:
-        """Load the weights and the optimizer from a checkpoint, and return its facts."""
-        facts = load_checkpoint(last, self.model, train=dataclasses.asdict(self.config))
-        if "optimizer" not in facts["state"]:
-            raise ValueError(f"{last} was saved by another kind of trainer: go on with that one.")
-        self.optimizer.load_state_dict(facts["state"]["optimizer"])
-        return facts
-
-    def _resume(self, last: Path, log: Path) -> None:
-        facts = self._load(last)
-        state = facts["state"]
-        self.step, self.best = facts["step"], facts["best"]
-        self.scheduler.load_state_dict(state["scheduler"])
-        if state["scaler"]:  # empty unless the run was in float16
-            self.scaler.load_state_dict(state["scaler"])
-        self.generator.set_state(state["data"])
-        if state["draw"]:
-            self.draw.load_state_dict(state["draw"])
-        _restore_random_states(state["random"])
-        self.history = _read_history(log, self.step)
-
-
-class _Log:
-    """The run's diary: history.jsonl, one line a step, and TensorBoard if asked for."""
-
-    def __init__(self, run: _Run) -> None:
-        self.run = run
-        self.file: TextIO | None = None
-        self.board: Any = None  # TensorBoard's SummaryWriter, which not everybody has
-
-    def __enter__(self) -> "_Log":
-        if self.run.config.tensorboard and self.run.main:
-            try:
-                from torch.utils.tensorboard import SummaryWriter
-            except ImportError as error:
-                raise ImportError("tensorboard=True needs it: pip install tensorboard") from error
-            self.board = SummaryWriter(self.run.folder, purge_step=self.run.step + 1)
-        if self.run.folder and self.run.main:
-            self.run.folder.mkdir(parents=True, exist_ok=True)
-            self.file = (self.run.folder / "history.jsonl").open("a", encoding="utf-8")
-        return self
-
-    def write(self, record: dict[str, Any]) -> None:
-        """Append a record, at once: a crash loses at most the line being written."""
-        if self.file:
-            self.file.write(json.dumps(record) + "\n")
-            self.file.flush()
-        for name, value in record.items() if self.board else ():
-            if isinstance(value, float):
-                self.board.add_scalar(name, value, record["step"])
-
-    def __exit__(self, *_: object) -> None:
-        for log in (self.file, self.board):
-            if log:
-                log.close()
 
 
 class _RaiseAndRemember:
@@ -625,9 +280,9 @@ class _RaiseAndRemember:
 
 
 def interrupted() -> bool:
-    """Return whether Ctrl-C has been pressed in the `with on_interrupt()` around, and we are still here.
+    """Return whether Ctrl-C was pressed in the `with on_interrupt()` around us, although we still run.
 
-    Python swallows an exception that comes in a callback ("Exception ignored in ..."), and so do
+    Python swallows an exception that is raised in a callback ("Exception ignored in ..."), and so do
     libraries that catch everything. Ask at a safe point, and such a press is not lost.
     """
     return getattr(signal.getsignal(signal.SIGINT), "pressed", False)
@@ -639,7 +294,7 @@ def on_interrupt(
 ) -> Iterator[None]:
     """Let Ctrl-C call handler(number, frame) inside this context; by default it raises KeyboardInterrupt.
 
-    It works even where Ctrl-C was switched off: a shell does that to a command which a script starts
+    It works even where Ctrl-C was switched off: a shell does that to a command that a script starts
     with `&`, and every process started from there inherits it. Outside the main thread, where Python
     delivers no signals, nothing changes.
     """
@@ -655,15 +310,227 @@ def on_interrupt(
         signal.signal(signal.SIGINT, before)
 
 
-class Trainer(_Run):
-    """Train a model on tokens, with all that a long run needs: `train` does it, `history` keeps it.
+Record = dict[str, Any]  # what a run says about one step
 
-    model(x, y) returns (logits, loss); draw(train_tokens, batch_size, block_size, generator) returns
-    a micro-batch (x, y), or (x, y, options) with tensors that the model takes by name. If draw has
-    state_dict and load_state_dict, its place in the text is saved with the run. `folder` receives
-    history.jsonl and the checkpoints `last` and `best`; existing says what to do with a run that is
-    there already: "refuse" (FileExistsError), "resume" or "replace". `sample`, a function of the
-    model, returns the text to show; on_step(record) follows every step.
+
+class RunFolder:
+    """Where a run keeps history.jsonl, one line for each step, and the checkpoints `last` and `best`.
+
+    path=None keeps nothing. existing says what to do with a run that is there already: "refuse" raises
+    FileExistsError, "resume" keeps it, "replace" deletes it when the new run begins. writes: whether
+    this process may write there, or only look.
+    """
+
+    def __init__(
+        self, path: str | Path | None = None, existing: str = "refuse", writes: bool = True
+    ) -> None:
+        if existing not in ("refuse", "resume", "replace"):
+            raise ValueError(f"existing={existing!r}: expected refuse, resume or replace.")
+        self.path = None if path is None else Path(path)
+        self.existing = existing
+        self.writes = writes
+        if existing == "refuse" and self.path and self._files():
+            raise FileExistsError(
+                f'{path} holds a run already: existing="resume" goes on with it, '
+                'existing="replace" deletes it; or choose another folder.'
+            )
+
+    def checkpoint(self) -> Path | None:
+        """Return the checkpoint `last` if there is one to resume from."""
+        if self.path is None or self.existing == "replace":
+            return None
+        last = find_checkpoint(self.path / "last")
+        return last if last.exists() else None
+
+    def clear(self) -> None:
+        """Delete what a new run would mix with: all of the old run, or a history without a checkpoint."""
+        for path in self._files() if self.writes else []:
+            if path.suffix == ".jsonl":
+                path.unlink()
+            elif self.existing == "replace":
+                shutil.rmtree(path)
+
+    def _files(self) -> list[Path]:
+        if self.path is None:
+            return []
+        names = ("last", "last.old", "best", "best.old", "history.jsonl")
+        return [self.path / name for name in names if (self.path / name).exists()]
+
+    def history(self, last_step: int) -> list[Record]:
+        """Return the records up to last_step, and cut off what a killed run wrote after its checkpoint."""
+        path = Path(self.path or ".") / "history.jsonl"
+        text = path.read_text(encoding="utf-8") if path.exists() else ""
+        records = []
+        for line in text.splitlines():
+            with contextlib.suppress(ValueError):  # the last line may be torn
+                records.append(json.loads(line))
+
+        records = [record for record in records if record["step"] <= last_step]
+        if self.writes:
+            with atomic_write(path) as part:
+                lines = [json.dumps(record) + "\n" for record in records]
+                part.write_text("".join(lines), encoding="utf-8")
+        return records
+
+    @contextlib.contextmanager
+    def diary(self, step: int, tensorboard: bool) -> Iterator[Callable[[Record], None]]:
+        """Yield write(record), which appends to history.jsonl at once: a crash loses at most that line.
+
+        tensorboard: write TensorBoard's files too, from the next step on. ImportError if it is missing.
+        """
+        with contextlib.ExitStack() as files:
+            board = None
+            if tensorboard and self.writes:
+                board = files.enter_context(contextlib.closing(_tensorboard(self.path, step + 1)))
+            file = None
+            if self.path is not None and self.writes:
+                self.path.mkdir(parents=True, exist_ok=True)
+                log = self.path / "history.jsonl"
+                file = files.enter_context(log.open("a", encoding="utf-8"))
+
+            def write(record: Record) -> None:
+                if file is not None:
+                    file.write(json.dumps(record) + "\n")
+                    file.flush()
+                if board is not None:
+                    for name, value in record.items():
+                        if isinstance(value, float):
+                            board.add_scalar(name, value, record["step"])
+
+            yield write
+
+
+def _tensorboard(folder: Path | None, first_step: int) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise ImportError("tensorboard=True needs it: pip install tensorboard") from error
+    return SummaryWriter(folder, purge_step=first_step)
+
+
+class Alone:
+    """How one process makes the steps of a run: Trainer's default for `processes`.
+
+    Chapter 18 has others, with the same methods, for several processes that share each step.
+    """
+
+    main = True  # of several processes, one prints and writes
+    casts = (
+        False  # whether the model that `place` returns computes in the run's precision by itself
+    )
+    stops_at_once = True  # whether a second Ctrl-C ends the process in the middle of a step
+
+    def agree(self, value: Any) -> Any:
+        """Return the main process's value on every process, once the main process has come this far."""
+        return value
+
+    def place(self, model: nn.Module, device: str, precision: str) -> nn.Module:
+        """Return the model on this process's device."""
+        return model.to(device)
+
+    def engine(self, run: "Trainer") -> Callable[..., Tensor]:
+        """Return loss_of(*batch) for the steps of a run that is otherwise ready, new or resumed."""
+        return run.loss
+
+    def draw(self, run: "Trainer") -> list[Batch]:
+        """Return this process's micro-batches of a step."""
+        return [run.draw_batch() for _ in range(run.config.accumulate)]
+
+    def gradients(self, run: "Trainer", batches: Sequence[Batch]) -> tuple[float, int, int]:
+        """Put the gradients of a step in place; return its mean loss, its targets, the tokens read."""
+        loss = accumulate_gradients(run.loss_of, batches, run.scaler.scale)
+        targets = sum(_count_targets(batch) for batch in batches)
+        return loss.item(), targets, sum(batch[0].numel() for batch in batches)
+
+    def clip(self, model: nn.Module, norm: float) -> float:
+        """Scale the gradients down to this norm if theirs is larger; return theirs."""
+        return nn.utils.clip_grad_norm_(model.parameters(), norm).item()
+
+    def stops(self, asked: bool) -> bool:
+        """Return whether the run stops now. asked: whether this process was asked to stop it."""
+        return asked
+
+    def watch(self, run: "Trainer") -> contextlib.AbstractContextManager[object]:
+        """Return a context for the loop; chapter 18 notices in it that another process died."""
+        return contextlib.nullcontext()
+
+    def save(self, folder: Path, run: "Trainer") -> None:
+        """Write a checkpoint of the run."""
+        state = {"optimizer": run.optimizer.state_dict(), **run.state()}
+        save_checkpoint(folder, run.model, state, **run.facts())
+
+    def load(
+        self,
+        folder: Path,
+        run: "Trainer",
+        check: Callable[[dict[str, Any]], object],
+        **options: Any,
+    ) -> dict[str, Any]:
+        """Load weights and optimizer from a checkpoint that check(facts) accepts; return its facts.
+
+        options: those of load_checkpoint.
+        """
+
+        def is_ours(facts: dict[str, Any]) -> None:
+            if "optimizer" not in facts["state"]:
+                raise ValueError(
+                    f"{folder} was saved by another kind of trainer: resume with that one."
+                )
+            check(facts)
+
+        facts = load_checkpoint(folder, run.model, check=is_ours, **options)
+        run.optimizer.load_state_dict(facts["state"]["optimizer"])
+        return facts
+
+
+# What may always differ when a run is resumed: where and how fast it runs, and what it reports.
+_FREE = {
+    *("device", "precision", "compile", "chars_per_token", "tensorboard", "progress"),
+    *("eval_every", "eval_tokens", "sample_every", "save_every"),
+}
+# What may differ on request: what optimizer and schedule can take up in the middle of a run.
+_CHANGEABLE = ("lr", "min_lr_ratio", "warmup_steps", "steps", "weight_decay", "betas", "clip")
+
+
+@contextlib.contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Put a model into evaluation mode (no dropout) inside this context, and back into its mode after."""
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)
+
+
+def _evaluate_tokens(run: "Trainer") -> dict[str, float]:
+    """Return the mean loss over val_tokens, each predicted once, if there are any."""
+    if run.val_tokens is None:
+        return {}
+    c = run.config
+    tokens = run.val_tokens[: c.eval_tokens]
+    loss = evaluate_loss(run.model, tokens, c.block_size, loss_of=run.loss)
+    return {"val_loss": loss, "bits_per_char": bits_per_char(loss, c.chars_per_token)}
+
+
+class Trainer:
+    """Train a model, with all that a long run needs: `train` does it, `history` keeps it.
+
+    model(x, y) returns (logits, loss).
+
+    draw(train_tokens, batch_size, block_size, generator) returns a micro-batch (x, y), or (x, y, options)
+    with tensors that the model takes by name. If it has state_dict and load_state_dict, its place in
+    the data is saved with the run; if it has describe(), error messages quote what that says of its
+    last batch. evaluate(run) returns numbers for the record, such as "val_loss", by which the best
+    checkpoint is chosen; the default reads val_tokens. observe(run) returns numbers for every record.
+
+    folder receives history.jsonl and the checkpoints `last` and `best`; existing says what to do with a
+    run that is there already: "refuse" (FileExistsError), "resume" or "replace". change names settings
+    that may differ from those of the resumed run (lr, min_lr_ratio, warmup_steps, steps, weight_decay,
+    betas, clip), and skip the steps whose data are left out; checkpoints and history note both.
+
+    sample(model) returns the text to show; on_step(record) follows every step. processes: how several
+    processes share a step, by default `Alone`.
     """
 
     def __init__(
@@ -677,80 +544,368 @@ class Trainer(_Run):
         existing: str = "refuse",
         optimizer: Optimizer | None = None,
         sample: Callable[[MiniGPT], str] | None = None,
-        on_step: Callable[[dict[str, Any]], object] | None = None,
+        on_step: Callable[[Record], object] | None = None,
         draw: Callable[..., Batch] = get_batch,
+        evaluate: Callable[["Trainer"], dict[str, float]] | None = None,
+        observe: Callable[["Trainer"], dict[str, float]] | None = None,
+        processes: Alone | None = None,
+        change: Collection[str] = (),
+        skip: Collection[int] = (),
     ) -> None:
-        step = (model, config, train_tokens, optimizer, draw)
-        super().__init__(*step, folder=folder, existing=existing)
-        self.val_tokens, self.sample, self.on_step = val_tokens, sample, on_step
-        self.stop_asked = False
+        self.config = config
+        self.train_tokens = train_tokens
+        self.val_tokens = val_tokens
+        self.draw: Any = draw  # may also have state_dict, load_state_dict and describe
+        self.sample = sample
+        self.on_step = on_step
+        self.measure = evaluate or _evaluate_tokens
+        self.observe = observe
+        self.processes = processes or Alone()
+        self.files = RunFolder(folder, existing, self.processes.main)
+        self.folder = self.files.path
+        last = self.files.checkpoint()
 
-    def train(self) -> list[dict[str, Any]]:
+        self.device = choose_device(config.device)
+        self.precision, self.reason = self.processes.agree(self._choose_precision(model, last))
+        self.model: Any = self.processes.place(model, self.device, self.precision)
+        self.forward: Any = torch.compile(self.model) if config.compile else self.model
+        self.optimizer = optimizer or torch.optim.AdamW(
+            param_groups(self.model, config.weight_decay),
+            lr=config.lr,
+            betas=config.betas,
+            fused=self.device != "mps",
+        )
+        self.scheduler = get_cosine_schedule_with_warmup(
+            self.optimizer, config.warmup_steps, config.steps, config.min_lr_ratio
+        )
+        self.scaler = torch.amp.GradScaler(self.device, enabled=self.precision == "float16")
+        self.generator = torch.Generator().manual_seed(config.seed)
+
+        self.step = 0
+        self.best = math.inf  # the lowest validation loss so far
+        self.history: list[Record] = []
+        self.skip = set(skip)
+        self.changes: list[dict[str, Any]] = []  # of settings, each with its step
+        self.stop_asked = False
+        self._drawn: list[str] = []  # what draw says of the data of this step
+        self._high = 0  # how many losses in a row are high by now
+        self._suspect = ""  # the data of the first of them
+        self._unsaved = False  # whether a checkpoint is due that waits for the loss to recover
+        self._news: Record = {}  # what the next record has to tell
+        if last is None:
+            self.files.clear()
+        else:
+            self._resume(last, change)
+        self.processes.agree(None)  # nobody begins before the folder is ready
+        self.loss_of = self.processes.engine(self)
+
+    @property
+    def main(self) -> bool:
+        """Whether this process prints and writes: one of several does."""
+        return self.processes.main
+
+    def train(self) -> list[Record]:
         """Train up to config.steps and return the history, a dict for each step.
 
         Always "step", "loss", "lr", "grad_norm", "tokens_per_second"; at an evaluation also
-        "train_loss" (the mean loss since the one before), and "val_loss" and "bits_per_char" if there
-        are val_tokens; "sample" where one was written. Ctrl-C saves, and returns after the present
-        step. Raises TrainingStopped when the loss goes wrong, OSError if it cannot save.
+        "train_loss" (the mean loss since the one before) and what `evaluate` returns; "sample" where
+        one was written; "skipped", with the reason, where the weights did not move; "changed" after a
+        change of settings. Ctrl-C saves, and returns after the present step. Raises TrainingStopped if
+        the loss does not recover, OSError if it cannot save.
         """
-        c, start = self.config, self.step
-        if self.main:
-            print(
-                f"{self.device}, {self.precision} ({self.reason}), from step {start} to {c.steps}"
-            )
-        shown = c.progress and self.main
-        options = {"unit": "step", "disable": not shown, "mininterval": 0.5}
-        bar = tqdm(total=c.steps, initial=start, **options)
+        c = self.config
+        self._announce()
         self.stop_asked = interrupted()
-        with on_interrupt(self._interrupted), _Log(self) as log, bar:
-            while self.step < c.steps and not self.stop_asked:
-                record = self._update()
-                self._report(record)
+        with (
+            on_interrupt(self._interrupted),
+            self.processes.watch(self),
+            self.files.diary(self.step, c.tensorboard) as write,
+            self._bar() as bar,
+        ):
+            stopping = self.processes.stops(self.stop_asked)
+            while self.step < c.steps and not stopping:
+                best = self.best
+                record = self.update()
+                if self._due(c.eval_every):
+                    self._evaluate(record)
+                if self.sample and self._due(c.sample_every):
+                    self._write_sample(record)
+                if self.best < best and self.folder and c.save_every:
+                    self.save("best")
+
                 self.history.append(record)
-                log.write(record)
+                write(record)
                 if self.on_step:
                     self.on_step(record)
                 speed = f"{record['tokens_per_second']:,.0f} tokens/s"
                 bar.update()
                 bar.set_postfix_str(f"loss {record['loss']:.3f}, {speed}")
-                if self.folder and self._due(c.save_every):
+
+                if self._should_save():
                     self.save("last")
-            if self.stop_asked and self.folder:
+                stopping = self.processes.stops(self.stop_asked)
+            if stopping and self.folder:
                 self.save("last")
-        if self.stop_asked and self.main:
-            print(f"stopped after step {self.step}, as asked" + (", and saved" * bool(self.folder)))
+
+        self.stop_asked = stopping
+        if stopping and self.main:
+            saved = ", and saved" if self.folder else ""
+            print(f"stopped after step {self.step}, as asked{saved}")
         self.model.eval()
         return self.history
 
-    def _interrupted(self, number: int, frame: FrameType | None) -> None:
-        """Stop after the present step; if that has been asked for already, stop at once."""
-        if self.stop_asked:
-            raise KeyboardInterrupt
-        self.stop_asked = True
+    def update(self) -> Record:
+        """Make one optimizer step and return its record."""
+        began = time.perf_counter()
+        number = self.step + 1
+        self.model.train()
+        self.optimizer.zero_grad(set_to_none=True)
+
+        self._drawn.clear()
+        batches = self.processes.draw(self)
+        loss, targets, tokens = 0.0, 0, 0
+        if number not in self.skip:
+            loss, targets, tokens = self.processes.gradients(self, batches)
+        norm = 0.0
+        if targets:
+            self.scaler.unscale_(self.optimizer)
+            norm = self.processes.clip(self.model, self.config.clip)
+        lr = self.optimizer.param_groups[0]["lr"]
+        record = {"step": number, "loss": loss, "lr": lr, "grad_norm": norm}
+
+        if targets:
+            self._refuse_bad(record, batches)
+            self._move()
+        else:
+            record["skipped"] = "as asked" if number in self.skip else "no targets"
+            self.optimizer.zero_grad(set_to_none=True)
+            self.optimizer.step()  # moves nothing, but the schedule counts the step
+            self.scheduler.step()
+
+        self.step = number
+        record["tokens_per_second"] = tokens / (time.perf_counter() - began)
+        record |= self._news
+        self._news = {}
+        if self.observe:
+            record |= self.observe(self)
+        return record
+
+    def _move(self) -> None:
+        """Move the weights along their gradients, and the schedule by one step."""
+        scale = self.scaler.get_scale()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        if self.scaler.get_scale() >= scale:  # else float16 overflowed, and the step was left out
+            self.scheduler.step()
+
+    def draw_batch(self) -> Batch:
+        """Return the next micro-batch from `draw`."""
+        c = self.config
+        batch = self.draw(self.train_tokens, c.batch_size, c.block_size, self.generator)
+        if hasattr(self.draw, "describe"):
+            self._drawn.append(self.draw.describe())
+        return batch
+
+    def loss(self, x: Tensor, y: Tensor, options: dict[str, Tensor] | None = None) -> Tensor:
+        """Return the mean loss of a micro-batch, computed in the run's precision."""
+        x = x.to(self.device)
+        y = y.to(self.device)
+        options = {name: value.to(self.device) for name, value in (options or {}).items()}
+        kind = PRECISIONS[self.precision]
+        if kind == torch.float32 or self.processes.casts:
+            return self.forward(x, y, **options)[1]
+
+        if self.device == "cpu":  # casting in each operation would cost what 16 bits gain
+            copy = {name: weight.to(kind) for name, weight in self.model.named_parameters()}
+            return torch.func.functional_call(self.forward, copy, (x, y), options)[1]
+        with torch.autocast(self.device.split(":")[0], kind):
+            return self.forward(x, y, **options)[1]
+
+    def evaluate(self) -> dict[str, float]:
+        """Return the numbers of an evaluation, such as "val_loss" in nats per token."""
+        return self.measure(self)
+
+    def _evaluate(self, record: Record) -> None:
+        """Add an evaluation to the record."""
+        last = max((past["step"] for past in self.history if "train_loss" in past), default=0)
+        recent = [past for past in [*self.history, record] if past["step"] > last]
+        losses = [past["loss"] for past in recent if "skipped" not in past]
+        record["train_loss"] = sum(losses) / max(1, len(losses))
+
+        record |= self.evaluate()
+        self.best = min(self.best, record.get("val_loss", math.inf))
+
+    def _write_sample(self, record: Record) -> None:
+        with evaluating(self.model):
+            record["sample"] = self.sample(self.model)
+        if self.config.progress and self.main:
+            tqdm.write(f"--- step {self.step}\n{record['sample']}")
+
+    def _refuse_bad(self, record: Record, batches: Sequence[Batch]) -> None:
+        """Raise TrainingStopped, before the weights move, if the run cannot recover from this step."""
+        finite = math.isfinite(record["loss"])
+        if self.precision != "float16":  # there an infinite gradient only means: scale less
+            finite = finite and math.isfinite(record["grad_norm"])
+        past = self.history[-_USUAL - _PATIENCE :]
+        losses = [old["loss"] for old in past if "skipped" not in old]
+        self._high = _high_losses([*losses, record["loss"]])
+        if self._high == 1 or not finite:
+            self._suspect = self._describe(batches)
+        if finite and self._high < _PATIENCE:
+            return
+
+        first = record["step"] - max(0, self._high - 1) if finite else record["step"]
+        before = [old["loss"] for old in past if old["step"] < first and "skipped" not in old]
+        before = before[-_USUAL:]
+        usual = sum(before) / len(before) if before else math.inf
+        numbers = (
+            f"the loss is {record['loss']:.4g} and the gradient's norm {record['grad_norm']:.4g}"
+        )
+        if finite:
+            numbers += f", and the loss has stayed high since step {first}"
+        saved = find_checkpoint(self.folder / "last") if self.folder else Path("nowhere")
+        where = (
+            f"the last good checkpoint is {saved}" if saved.exists() else "no checkpoint was kept"
+        )
+        causes = "\n- ".join(_likely_causes(self.config, self.precision))
+        raise TrainingStopped(
+            f"step {record['step']}: {numbers}, after losses of about {usual:.4g}. The weights are "
+            f"those of step {self.step}; {where}. The data of step {first}: {self._suspect}. "
+            f'Trainer(..., existing="resume") goes on from a checkpoint, with skip=[{first}] without these '
+            f'data, with change=["lr"] at the learning rate of a new config. Likely causes:\n- {causes}'
+        )
+
+    def _describe(self, batches: Sequence[Batch]) -> str:
+        """Return in words which data this step reads."""
+        if self._drawn:
+            return "; ".join(self._drawn)
+        rows = [row for batch in batches for row in batch[0]]
+        firsts = ", ".join(str(row[:8].tolist()) for row in rows[:3])
+        more = f", and {len(rows) - 3} more" if len(rows) > 3 else ""
+        return f"rows that begin with the ids {firsts}{more}"
+
+    def save(self, name: str) -> None:
+        """Write the checkpoint `name` into the run's folder: all that it takes to resume."""
+        if self.folder is None:
+            raise ValueError(f"nowhere to save {name!r}: give the run a folder, folder=...")
+        self.processes.save(self.folder / name, self)
+
+    def facts(self) -> dict[str, Any]:
+        """Return what a checkpoint says about the run, in plain values."""
+        return {
+            "step": self.step,
+            "best": self.best,
+            "train": dataclasses.asdict(self.config),
+            "device": self.device,
+            "precision": self.precision,
+            "skip": sorted(self.skip),
+            "changes": self.changes,
+        }
+
+    def state(self) -> dict[str, Any]:
+        """Return where the run stands, besides weights and optimizer: tensors and plain values."""
+        return {
+            "scheduler": self.scheduler.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "data": self.generator.get_state(),
+            "draw": self.draw.state_dict() if hasattr(self.draw, "state_dict") else {},
+            "random": _random_states(),
+        }
+
+    def _resume(self, last: Path, change: Collection[str]) -> None:
+        unknown = set(change) - set(_CHANGEABLE)
+        if unknown:
+            raise ValueError(f"change={sorted(unknown)}: expected names of {_CHANGEABLE}.")
+        settings = dataclasses.asdict(self.config)
+        free = {*_FREE, *change}
+        facts = self.processes.load(last, self, train=settings, free=free, check=self._check)
+
+        state = facts["state"]
+        self.step = facts["step"]
+        self.best = facts["best"]
+        self.scheduler.load_state_dict(state["scheduler"])
+        if state["scaler"]:  # empty unless the run was in float16
+            self.scaler.load_state_dict(state["scaler"])
+        self.generator.set_state(state["data"])
+        _restore_random_states(state["random"])
+        self.history = self.files.history(self.step)
+        kept = set(facts.get("skip", ()))
+        late = sorted(number for number in self.skip - kept if number <= self.step)
+        if late:
+            raise ValueError(
+                f"skip={late}: the checkpoint is of step {self.step}, which is after those steps. Resume "
+                "from an older checkpoint."
+            )
+        self.skip |= kept
+        self.changes = facts.get("changes", [])
+        self._change(facts["train"], change)
+
+    def _check(self, facts: dict[str, Any]) -> None:
+        """Raise ValueError if a checkpoint is not of such a run; else find the place in its data."""
+        place = facts["state"].get("draw", {})
+        keeps_place = hasattr(self.draw, "load_state_dict")
+        if keeps_place != bool(place):
+            raise ValueError(
+                f"the run in {self.folder} was saved by another kind of training, whose batches came from "
+                "elsewhere: choose another folder."
+            )
+        if keeps_place:
+            self.draw.load_state_dict(place)
+
+    def _change(self, saved: dict[str, Any], names: Collection[str]) -> None:
+        """Let optimizer and schedule take up settings that differ from the saved ones; note which."""
+        ours = json.loads(json.dumps(dataclasses.asdict(self.config)))
+        changed = {name: [saved[name], ours[name]] for name in names if saved[name] != ours[name]}
+        if not changed:
+            return
+        self.changes = [*self.changes, {"step": self.step, **changed}]
+        self._news = {"changed": changed}
+
+        c = self.config
+        for group, share in zip(self.optimizer.param_groups, self.scheduler.lr_lambdas):
+            group["initial_lr"] *= c.lr / saved["lr"]
+            group["lr"] = group["initial_lr"] * share(self.scheduler.last_epoch)
+            if "betas" in changed:
+                group["betas"] = c.betas
+            if "weight_decay" in changed and group["weight_decay"]:
+                group["weight_decay"] = c.weight_decay
+        self.scheduler.base_lrs = [group["initial_lr"] for group in self.optimizer.param_groups]
+
+    def _choose_precision(self, model: nn.Module, last: Path | None) -> tuple[str, str]:
+        """Choose the precision, that of the checkpoint if it was chosen on such a device."""
+        c = self.config
+        if c.precision == "auto" and last is not None:
+            with contextlib.suppress(OSError, ValueError):  # a damaged file is refused later
+                facts = json.loads((last / "checkpoint.json").read_text(encoding="utf-8"))
+                if facts.get("device", "").split(":")[0] == self.device.split(":")[0]:
+                    return facts["precision"], "as before"
+        width = getattr(getattr(model, "config", None), "n_embd", 128)
+        return choose_precision(self.device, c.precision, c.batch_size * c.block_size, width)
+
+    def _announce(self) -> None:
+        if self.main:
+            steps = f"from step {self.step} to {self.config.steps}"
+            print(f"{self.device}, {self.precision} ({self.reason}), {steps}")
+
+    def _bar(self) -> tqdm:
+        hidden = not (self.config.progress and self.main)
+        options = {"unit": "step", "disable": hidden, "mininterval": 0.5}
+        return tqdm(total=self.config.steps, initial=self.step, **options)
 
     def _due(self, every: int) -> bool:
         return bool(every) and (self.step % every == 0 or self.step == self.config.steps)
 
-    def _report(self, record: dict[str, Any]) -> None:
-        """Evaluate and sample if it is time, into the record; keep the best model."""
-        c, before = self.config, self.best
-        if self._due(c.eval_every):
-            last = max((past["step"] for past in self.history if "train_loss" in past), default=0)
-            recent = [past["loss"] for past in self.history if past["step"] > last]
-            record["train_loss"] = (sum(recent) + record["loss"]) / (len(recent) + 1)
-            if self.val_tokens is not None:
-                record["val_loss"] = self.evaluate()
-                record["bits_per_char"] = bits_per_char(record["val_loss"], c.chars_per_token)
-                self.best = min(before, record["val_loss"])
-        if self.sample and self._due(c.sample_every):
-            self.model.eval()
-            record["sample"] = self.sample(self.model)
-            if c.progress and self.main:
-                tqdm.write(f"--- step {self.step}\n{record['sample']}")
-        if self.best < before and self.folder and c.save_every:
-            self.save("best")
+    def _should_save(self) -> bool:
+        """Whether to save `last` now: a checkpoint waits until the loss is no longer high."""
+        if not self.folder:
+            return False
+        self._unsaved = self._unsaved or self._due(self.config.save_every)
+        now = self._unsaved and (not self._high or self.step == self.config.steps)
+        self._unsaved = self._unsaved and not now
+        return now
 
-    def evaluate(self) -> float:
-        """Return the mean loss over val_tokens (config.eval_tokens of them), nats per token, each once."""
-        tokens = self.val_tokens[: self.config.eval_tokens]
-        return evaluate_loss(self.model, tokens, self.config.block_size, loss_of=self._loss)
+    def _interrupted(self, number: int, frame: FrameType | None) -> None:
+        """Stop after the present step; if that has been asked for already, stop at once."""
+        if self.stop_asked and self.processes.stops_at_once:
+            raise KeyboardInterrupt
+        self.stop_asked = True

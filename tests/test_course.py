@@ -104,7 +104,7 @@ def test_the_seconds_of_every_stage_are_saved(finished):
 
 def test_a_second_run_trains_nothing_and_finds_the_same_figures(finished, monkeypatch):
     folder, result = finished
-    monkeypatch.setattr(Trainer, "_update", lambda self: pytest.fail("it trained again"))
+    monkeypatch.setattr(Trainer, "update", lambda self: pytest.fail("it trained again"))
 
     assert run_tiny(folder)["figures"] == result["figures"]
 
@@ -114,7 +114,7 @@ def test_ctrl_c_stops_the_course_and_the_same_command_resumes_it(
     finished, tmp_path, monkeypatch, stop
 ):
     steps = []
-    update = Trainer._update
+    update = Trainer.update
 
     def interrupted(self):
         steps.append(type(self).__name__)
@@ -122,7 +122,7 @@ def test_ctrl_c_stops_the_course_and_the_same_command_resumes_it(
             signal.raise_signal(signal.SIGINT)
         return update(self)
 
-    monkeypatch.setattr(Trainer, "_update", interrupted)
+    monkeypatch.setattr(Trainer, "update", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run_tiny(tmp_path)
     assert len(steps) == stop, "no step after Ctrl-C"

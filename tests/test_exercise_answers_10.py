@@ -8,7 +8,7 @@ import pytest
 import torch
 from tools import judged
 
-from minigpt_lib.training import get_cosine_schedule_with_warmup
+from minigpt_lib.optimizer import get_cosine_schedule_with_warmup
 
 
 def adamw_by_torch(

@@ -65,12 +65,12 @@ FAULTS = {
     "pairs are weighted by their tokens": ("return x, torch.tensor(numbers), {", "return x, y, {"),
     "a run with another beta is resumed": ('if state["run"][name] != value:', "if False:"),
     "beta is not passed on": (
-        "_PreferenceTrainer(_Learner(model, beta)",
-        "_PreferenceTrainer(_Learner(model, 0.1)",
+        "learner = _Learner(model, beta)",
+        "learner = _Learner(model, 0.1)",
     ),
     "only the last micro-batch is reported": (
-        "for result in self.model.seen",
-        "for result in self.model.seen[-1:]",
+        "for result in self.seen]",
+        "for result in self.seen[-1:]]",
     ),
     "the fingerprint ignores the weights": (".numpy().tobytes())", ".numpy().tobytes()[:0])"),
     "the fingerprint ignores the dtype": (" {value.dtype} ", " "),
@@ -84,7 +84,15 @@ FAULTS = {
         "_refuse_infinite(found, len",
         "self.mark = mark; _refuse_infinite(found, len",
     ),
-    "a reference is written in place": ('file.with_name(file.name + ".part")', "file"),
+    "a reference is written in place": (
+        "    with atomic_write(file) as part:\n        torch.save(facts, part)",
+        "    torch.save(facts, file)",
+    ),
+    "held-out pairs are measured with another beta": (
+        "measure_preferences(model, val, beta)",
+        "measure_preferences(model, val, 0.1)",
+    ),
+    "pairs of the steps before are reported": ("        self.seen.clear()\n", ""),
     "a saved reference with missing rows is accepted": ("log_probs.shape != (n, 2) or ", ""),
     "a saved NaN is accepted": (" or not log_probs.isfinite().all()", ""),
     "the seed is ignored": ("_PairReader(train, config.seed, beta)", "_PairReader(train, 0, beta)"),
@@ -105,9 +113,9 @@ FAULTS = {
     "an id outside the vocabulary is accepted": ("config.vocab_size:", "config.vocab_size + 1:"),
     "reordered pairs are accepted": (" or pairs.pairs_mark != pairs._fingerprint()", ""),
     "another trainer's run is resumed": ('if "run" not in state:', "if False:"),
-    "a refused run changes the model": (
-        "        self.draw.refuse_other(",
-        "        super()._load(last)\n        self.draw.refuse_other(",
+    "a resumed run begins with the first pairs": (
+        "        super().load_state_dict(state)",
+        "        pass",
     ),
     "beta is checked too late": ("    _refuse_beta(beta)\n    mark =", "    mark ="),
     "a judge's NaN is accepted": ("if math.isnan(number):", "if False:"),

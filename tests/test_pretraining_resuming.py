@@ -27,6 +27,7 @@ from tqdm.auto import tqdm
 from courseware import paths
 from courseware.checks.refusals import refused
 from minigpt_lib import pretraining
+from minigpt_lib.checkpoints import load_checkpoint
 from minigpt_lib.pretraining import (
     BlockReader,
     PackedTokens,
@@ -35,7 +36,6 @@ from minigpt_lib.pretraining import (
     read_manifest,
     shuffle_index,
 )
-from minigpt_lib.training import load_checkpoint
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -49,8 +49,8 @@ FAULTS = {
         "W ranks are",
     ),
     "the mean of the ranks' means": (
-        "count / max(counted, 1)",
-        "count / max(self.world * sum(n for n, _ in batches), 1)",
+        "count / max(targets, 1)",
+        "count / max(self.world * sum(counts), 1)",
         "W ranks are",
     ),
     "every rank reads the first share": (
@@ -59,12 +59,16 @@ FAULTS = {
         "W ranks are",
     ),
     "the reported loss is the rank's own": (
-        "return self._sum(loss.item())[0], norm",
-        "return loss.item(), norm",
+        "return self._sum(loss.item())[0], int(targets)",
+        "return loss.item(), int(targets)",
         "W ranks are",
     ),
     "options are dropped": ("for named in options", "for named in ()", "W ranks are"),
-    "idle ranks count": ("if rows else 0, batch))", "if rows else 1, batch))", "W ranks are"),
+    "idle ranks count": (
+        "count = 0 if idle else counts[i]",
+        "count = 1 if idle else counts[i]",
+        "W ranks are",
+    ),
     "every rank validates the first share": (
         "share = share_of(len(windows), self.rank, self.world)",
         "share = share_of(len(windows), 0, self.world)",
@@ -76,12 +80,12 @@ FAULTS = {
         "W ranks are",
     ),
     "dropout is on in validation": (
-        "        self.model.eval()\n        for start",
-        "        for start",
+        "        with evaluating(run.model):",
+        "        with contextlib.nullcontext():",
         "precision, dropout",
     ),
     "DDP synchronizes each micro-batch": (
-        "return self.engine.no_sync()",
+        "return contextlib.nullcontext() if last else self.ddp.no_sync()",
         "return contextlib.nullcontext()",
         "the bytes of a step",
     ),
@@ -91,28 +95,28 @@ FAULTS = {
         "the bytes of a step",
     ),
     "all ranks have the same dropout": (
-        "torch.manual_seed(config.seed + 2**32 * self.rank + self.step)",
+        "torch.manual_seed(run.config.seed + 2**32 * self.rank + run.step)",
         "pass",
         "precision, dropout",
     ),
     "a rank stops without the others": (
-        "self._agreed = value and self._agreed",
-        "self._agreed = value",
+        "        stops = self._stops\n",
+        "        stops = self._stops or asked\n",
         "precision, dropout",
     ),
     "every rank writes a sample": (
-        'return sample(model) if self.main else ""',
-        "return sample(model)",
+        'return write(model) if self.main else ""',
+        "return write(model)",
         "precision, dropout",
     ),
     "samples are not seeded": (
-        "            torch.manual_seed(self.config.seed + self.step)  #",
-        "            #",
+        "            torch.manual_seed(self.run.config.seed + self.run.step)\n",
+        "",
         "precision, dropout",
     ),
     "a second Ctrl-C stops a rank at once": (
-        "        self.stop_asked = True",
-        "        super()._interrupted(number, frame)",
+        "stops_at_once = False",
+        "stops_at_once = True",
         "precision, dropout",
     ),
     "shards are not verified": (

@@ -16,6 +16,7 @@ import torch
 
 from courseware import paths
 from minigpt_lib.model import GPTConfig, MiniGPT
+from minigpt_lib.sft import add_lora
 from minigpt_lib.training import TrainConfig, Trainer
 
 SCRIPT = """
@@ -23,17 +24,20 @@ import json, os, signal, sys, time
 import torch
 from minigpt_lib.model import GPTConfig, MiniGPT
 from minigpt_lib.scaling import DistributedTrainer
+from minigpt_lib.sft import add_lora
 from minigpt_lib.training import TrainConfig
 
 how = json.loads(sys.argv[1])
 torch.set_num_threads(1)
 torch.manual_seed(0)
 model = MiniGPT(GPTConfig(31, 16, 24, 2, 3))
+if how.get("lora"):
+    add_lora(model, 4)
 tokens = torch.randint(31, (3000,), generator=torch.Generator().manual_seed(1))
 config = TrainConfig(**how["config"])
 
 def on_step(record):
-    if record["step"] == how.get("at") and run.rank == run.world - 1 and not os.path.exists("done"):
+    if record["step"] == how.get("at") and run.processes.rank == run.processes.world - 1 and not os.path.exists("done"):
         open("done", "w").close()
         if how["what"] == "dies":
             os.kill(os.getpid(), signal.SIGKILL)
@@ -41,7 +45,7 @@ def on_step(record):
     if how.get("what") == "is interrupted":
         print("step", record["step"], flush=True)
         end = time.monotonic() + 60
-        while record["step"] == 2 and not run._wish and time.monotonic() < end:
+        while record["step"] == 2 and not run.stop_asked and time.monotonic() < end:
             time.sleep(0.01)  # on every rank, until torchrun has passed Ctrl-C on
 
 run = DistributedTrainer(
@@ -111,11 +115,13 @@ def history_of(done):
 
 
 @cache
-def history_of_one_process():
+def history_of_one_process(lora=False):
     """Return loss, gradient norm and validation loss of each step, trained without torchrun."""
     torch.manual_seed(0)
-    tokens = torch.randint(31, (3000,), generator=torch.Generator().manual_seed(1))
     model = MiniGPT(GPTConfig(31, 16, 24, 2, 3))
+    if lora:
+        add_lora(model, 4)
+    tokens = torch.randint(31, (3000,), generator=torch.Generator().manual_seed(1))
     config = TrainConfig(**{**CONFIG, "save_every": 0})
     torch.set_num_threads(1)
 
@@ -125,9 +131,10 @@ def history_of_one_process():
     return torch.tensor([[record.get(key) or 0.0 for key in keys] for record in history])
 
 
-def trained_like_one_process(done):
+def trained_like_one_process(done, lora=False):
     """Assert that a run has the history of one process, within the precision of float32."""
-    torch.testing.assert_close(history_of(done), history_of_one_process(), rtol=3e-6, atol=3e-6)
+    expected = history_of_one_process(lora)
+    torch.testing.assert_close(history_of(done), expected, rtol=3e-6, atol=3e-6)
 
 
 # ---------------------------------------------------------------- ranks that die or hang
@@ -174,6 +181,24 @@ def test_a_rank_that_hangs_is_an_error_after_the_timeout(tmp_path):
     assert time.monotonic() - began < 50
     assert "RankLost: rank 0 of 2, after step 3" in done.stderr
     assert "Timed out waiting 3000ms" in done.stderr
+
+
+@pytest.mark.slow
+def test_a_model_with_lora_detours_is_sharded_saved_and_resumed(tmp_path):
+    options = {"parallel": "fsdp", "folder": "run", "existing": "resume"}
+    how = {"options": options, "lora": True}
+
+    done = torchrun(tmp_path, 2, {**how, "what": "dies", "at": 3})
+    assert done.returncode != 0
+    done = torchrun(tmp_path, 2, how)
+
+    trained_like_one_process(done, lora=True)
+    assert "from step 2 to 6" in done.stdout
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [
+        "best",
+        "history.jsonl",
+        "last",
+    ]
 
 
 # ---------------------------------------------------------------- Ctrl-C

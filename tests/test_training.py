@@ -15,13 +15,8 @@ from training_runs import TOKENS, equal, losses, plan, tiny, weights
 from courseware import paths
 from courseware.runs import bands
 from minigpt_lib.data import get_batch
-from minigpt_lib.training import (
-    AdamW,
-    TrainConfig,
-    Trainer,
-    accumulate_gradients,
-    get_cosine_schedule_with_warmup,
-)
+from minigpt_lib.optimizer import AdamW, get_cosine_schedule_with_warmup
+from minigpt_lib.training import TrainConfig, Trainer, accumulate_gradients
 
 # ---------------------------------------------------------------- the optimizer and the schedule
 

@@ -18,7 +18,8 @@ from training_runs import TOKENS, equal, losses, plan, tiny, weights
 
 from courseware import paths
 from courseware.checks.refusals import refused
-from minigpt_lib.training import Trainer, TrainingStopped, load_checkpoint
+from minigpt_lib.checkpoints import load_checkpoint
+from minigpt_lib.training import Trainer, TrainingStopped
 
 # ---------------------------------------------------------------- killed and interrupted
 
@@ -27,7 +28,8 @@ import random, sys, time
 import numpy, torch
 from minigpt_lib.data import get_batch
 from minigpt_lib.model import GPTConfig, MiniGPT
-from minigpt_lib.training import AdamW, TrainConfig, Trainer, param_groups
+from minigpt_lib.optimizer import AdamW, param_groups
+from minigpt_lib.training import TrainConfig, Trainer
 
 folder, precision, own_optimizer = sys.argv[1:]
 torch.set_num_threads(1)
@@ -226,9 +228,9 @@ def test_a_damaged_history_is_cut_back_to_the_checkpoint(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"steps": 21}, "run: steps is 20 there and 21 here"),
-        ({"accumulate": 2}, "run: accumulate is 1 there and 2 here"),
-        ({"betas": (0.9, 0.99)}, "run: betas is [0.9, 0.95] there and [0.9, 0.99] here"),
+        ({"steps": 21}, "made with steps=20, but this run has steps=21"),
+        ({"accumulate": 2}, "made with accumulate=1, but this run has accumulate=2"),
+        ({"betas": (0.9, 0.99)}, "made with betas=[0.9, 0.95], but this run has betas=[0.9, 0.99]"),
     ],
 )
 def test_a_run_with_other_settings_is_refused(finished, changes, message):

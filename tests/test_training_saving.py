@@ -19,15 +19,15 @@ from hypothesis import strategies as st
 from training_runs import equal, tiny, weights
 
 from courseware import paths
-from minigpt_lib import training as module
-from minigpt_lib.training import load_checkpoint, save_checkpoint
+from minigpt_lib import checkpoints as module
+from minigpt_lib.checkpoints import load_checkpoint, save_checkpoint
 
 # ---------------------------------------------------------------- a full disk
 
 SAVE = """
 import sys, torch
 from minigpt_lib.model import GPTConfig, MiniGPT
-from minigpt_lib.training import load_checkpoint, save_checkpoint
+from minigpt_lib.checkpoints import load_checkpoint, save_checkpoint
 
 folder, limit = sys.argv[1:]
 torch.manual_seed(1)
@@ -145,7 +145,7 @@ def test_crashes_between_renames_leave_a_whole_checkpoint(crashes):
                 save_checkpoint(folder, model, step=step)
             crash.armed = False
 
-            found = module._find(folder)
+            found = module.find_checkpoint(folder)
             facts = json.loads((found / "checkpoint.json").read_text(encoding="utf-8"))
             assert (found / "SHA256SUMS").is_file()
             assert before <= facts["step"] <= step
