@@ -19,7 +19,7 @@ _COLOURS = {
     "none": COLOURS["key"],
     "plain": COLOURS["value"],
 }
-_QUANTITIES = {"gradient": "gradient norm at the stream", "size": "size of the stream"}
+_QUANTITIES = {"gradient": "size of the gradient", "size": "size of the stream"}
 
 
 def _values(data: dict[str, Any], quantity: str, stack: str, depth: int, steps: int) -> list[float]:

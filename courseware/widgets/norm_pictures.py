@@ -1,4 +1,4 @@
-"""The drawings of chapter 07: a step that replaces or adds, and the two places of the norm."""
+"""The drawings of chapter 07: a sublayer that replaces or adds, and where the norm stands."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from courseware.widgets.drawings import Drawing
 
 
 def residual() -> None:
-    """Show a step that replaces its input beside one that adds to it."""
+    """Show a sublayer that replaces its input beside one that adds to it."""
     d = Drawing(420, 250)
 
     d.text(85, 22, "replace", bold=True)

@@ -5,7 +5,7 @@ import { number, plot } from "./plot-lines.js";
 
 const STACKS = { pre: "pre-norm", post: "post-norm", none: "no norm", plain: "no residual" };
 const COLOURS = { pre: "#0072B2", post: "#D55E00", none: "#E69F00", plain: "#009E73" };
-const QUANTITIES = { gradient: "gradient norm at the stream", size: "size of the stream" };
+const QUANTITIES = { gradient: "size of the gradient", size: "size of the stream" };
 
 /** The sentence below the picture: the values at the bottom and at the top, and their ratio. */
 export function describe(data, { quantity, stack, depth, steps }) {
