@@ -44,7 +44,7 @@ def _check_positions(positions: Tensor, max_seq_len: int) -> None:
 
 
 class LearnedPositionalEmbedding(nn.Module):
-    """A table with one trained vector for each place, as in GPT-2: positions to (..., C).
+    """A table with one trained vector for each position, as in GPT-2: positions to (..., C).
 
     max_seq_len: number of rows. n_embd: C. A new table has standard deviation 0.02.
     """
