@@ -312,6 +312,15 @@ def print_steps(times: Mapping[str, Sequence[float]], batch: int, block: int) ->
         "of the first rival in this type",
     ]
     print(rivals.table(f"Plain training steps: {batch} blocks of {block}", columns, rows))
+    print(
+        f"A Llama step takes {llama_by_gpt(times, 'ours'):.2f} times as long as a GPT step with our models, and"
+    )
+    print(f"{llama_by_gpt(times, 'Hugging Face'):.2f} times with Hugging Face's, in float32.\n")
+
+
+def llama_by_gpt(times: Mapping[str, Sequence[float]], who: str, dtype: str = "float32") -> float:
+    """Return how many times as long as a GPT step a Llama step takes: the median over the rounds."""
+    return rivals.times_as_fast(times, f"GPT, {who}, {dtype}", f"Llama, {who}, {dtype}")
 
 
 def main() -> int:
