@@ -3,7 +3,7 @@
     python benchmarks/pretraining_memory.py [--sizes 5 20 80] [--steps 3] [--only memory|speed] [--out FILE]
 
 The texts are Parquet files with the columns of FineWeb-Edu, filled with acts of Shakespeare (again and again, each time
-under other ids). Each size is prepared twice, in a fresh process each: by minigpt_lib.pretraining.prepare, in shards of
+under other ids). Each size is prepared twice, in a fresh process each: by minigpt_lib.documents.prepare, in shards of
 4 million characters, with one process; and in the way that comes to mind first, with all documents in one list, all
 tokens in another, and both written at once. The peak is what the system reports (ru_maxrss), including Python, torch
 and libraries.
@@ -39,15 +39,10 @@ import torch
 from pyarrow import parquet
 from rivals import RESULTS, hardware, hardware_line, save, table
 
+from minigpt_lib.documents import DataConfig, cut_documents, prepare, stream_documents
 from minigpt_lib.model import GPTConfig, MiniGPT
-from minigpt_lib.pretraining import (
-    RECIPES,
-    BlockReader,
-    DataConfig,
-    cut_documents,
-    prepare,
-    stream_documents,
-)
+from minigpt_lib.packing import BlockReader
+from minigpt_lib.pretraining import RECIPES
 from minigpt_lib.training import Trainer
 
 Row = dict[str, Any]  # a row of a table, a JSON object

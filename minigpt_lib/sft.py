@@ -25,9 +25,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from minigpt_lib.bpe import BPETokenizer
+from minigpt_lib.documents import stream_documents
 from minigpt_lib.generation import TextGenerator
 from minigpt_lib.model import MiniGPT
-from minigpt_lib.pretraining import shuffle_index, stream_documents
+from minigpt_lib.packing import deal
 from minigpt_lib.training import TrainConfig, Trainer
 
 __all__ = [
@@ -357,11 +358,7 @@ class DialogReader:
         generator: torch.Generator | None = None,
     ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Return the next batch of `batch_size` rows; the other arguments are not used."""
-        n = len(self.dataset)
-        self._rows = []
-        for position in range(self.position, self.position + batch_size):
-            epoch, place = divmod(position, n)
-            self._rows.append(shuffle_index(place, n, f"{self.seed} {epoch}"))
+        self._rows = deal(self.position, batch_size, len(self.dataset), self.seed)
         self.position += batch_size
         return self.dataset.batch(self._rows)
 

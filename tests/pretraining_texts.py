@@ -16,7 +16,8 @@ import pytest
 from pyarrow import parquet
 
 from courseware import paths
-from minigpt_lib.pretraining import DataConfig, PretrainConfig, read_manifest
+from minigpt_lib.documents import DataConfig, read_manifest
+from minigpt_lib.pretraining import PretrainConfig
 from minigpt_lib.training import TrainConfig
 
 sys.path.insert(0, str(paths.CODE / "benchmarks"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import re
 import signal
@@ -19,8 +20,9 @@ from pyarrow import parquet
 from courseware import paths
 from minigpt_lib import pretraining
 from minigpt_lib.bpe import BPETokenizer
+from minigpt_lib.documents import END, DataConfig, prepare, read_manifest
 from minigpt_lib.model import MiniGPT
-from minigpt_lib.pretraining import END, DataConfig, PretrainConfig, prepare, read_manifest
+from minigpt_lib.pretraining import PretrainConfig
 from minigpt_lib.scaling import DistributedConfig
 from minigpt_lib.training import TrainConfig
 
@@ -132,6 +134,9 @@ def test_two_processes_under_torchrun_have_the_losses_of_one(tmp_path):
     assert same_files(tmp_path / "one" / "data", tmp_path / "two" / "data")
 
 
+STOPPED = "stopped: the same command goes on with the preparation of the text.\n"
+
+
 @pytest.mark.slow
 @needs_fork
 @pytest.mark.parametrize("ctrl_c", [signal.SIG_DFL, signal.SIG_IGN], ids=["usual", "ignored"])
@@ -155,7 +160,7 @@ def test_ctrl_c_with_several_processes_is_reported_in_one_line(tmp_path, ctrl_c)
         time.sleep(0.02)
     os.killpg(child.pid, signal.SIGINT)  # as a terminal does: to all of them
 
-    assert child.communicate(timeout=60)[1] == "stopped: the same command goes on from here.\n"
+    assert child.communicate(timeout=60)[1] == STOPPED
     assert child.returncode == 130
     assert not read_manifest(tmp_path / "data")["finished"]
 
@@ -206,7 +211,11 @@ def with_a_file_in_place_of_the_folder(home):
 
 
 def with_an_unknown_device(home):
-    return [*LIMIT, "--vocab-size", 280, "--tokenizer-chars", 9000, "--device", "cuda:99"]
+    return [*LIMIT, "--device", "gpu"]
+
+
+def with_a_gpu_that_is_not_there(home):
+    return [*LIMIT, "--device", "cuda:99"]
 
 
 @pytest.mark.parametrize(
@@ -215,10 +224,11 @@ def with_an_unknown_device(home):
         (with_a_foreign_manifest, "manifest.json is damaged, or is not ours"),
         (with_a_list_as_manifest, "manifest.json is damaged, or is not ours"),
         (with_a_tokenizer_without_end, "tokenizer.json has no token <|endoftext|>"),
-        (with_scores_as_text, "score is '3.5' in a document, expected a number"),
+        (with_scores_as_text, "x.parquet, row 1: score is '3.5', expected a number"),
         (without_a_source, "the source is empty"),
         (with_a_file_in_place_of_the_folder, "data cannot be written"),
-        (with_an_unknown_device, ""),
+        (with_an_unknown_device, "device='gpu': expected auto, or a device of this machine: cpu"),
+        (with_a_gpu_that_is_not_there, "device='cuda:99': expected auto, or a device of this"),
     ],
 )
 def test_the_command_reports_a_mistake_in_one_line(tmp_path, arrange, said):
@@ -230,3 +240,166 @@ def test_the_command_reports_a_mistake_in_one_line(tmp_path, arrange, said):
     assert isinstance(stopped.value.code, str)
     assert said in stopped.value.code
     assert re.match(r"\w+: ", stopped.value.code), "it begins with the kind of error"
+
+
+def test_a_folder_that_is_a_file_is_reported_without_advice_about_space(tmp_path):
+    (tmp_path / "run").write_text("mine", encoding="utf-8")
+
+    with pytest.raises(SystemExit) as stopped:
+        pretraining.main(["--folder", str(tmp_path / "run"), "--no-progress"])
+
+    assert "run cannot be written" in stopped.value.code
+    assert "a file is in the place of a folder" in stopped.value.code
+    assert "space" not in stopped.value.code
+
+
+# ---------------------------------------------------------------- small runs, longer runs
+
+
+def options_of(tmp_path):
+    """Return the options of a run that takes a second, on a text of some kilobytes."""
+    (tmp_path / "a.txt").write_text("\n\n".join(words(40, seed=5)), encoding="utf-8")
+    arguments = [
+        *["--data", tmp_path / "a.txt", "--folder", tmp_path / "run", "--num-proc", 1],
+        *["--vocab-size", 280, "--batch-size", 2, "--block-size", 16, "--eval-every", 0],
+        *["--sample-every", 0, "--save-every", 0, "--device", "cpu", "--precision", "float32"],
+        "--no-progress",
+    ]
+    return [str(argument) for argument in arguments]
+
+
+@pytest.mark.parametrize("steps", ["4", "20", "60"])
+def test_the_warm_up_fits_a_short_run(tmp_path, steps, capsys):
+    pretraining.main([*options_of(tmp_path), "--steps", steps])
+
+    assert f"from step 0 to {steps}" in capsys.readouterr().out
+    rates = [record["lr"] for record in history_of(tmp_path / "run")]
+    assert max(rates[: int(steps) // 10 + 1]) == max(rates) == 2.5e-3
+
+
+def test_a_run_can_be_made_longer_and_says_what_follows(tmp_path, capsys):
+    pretraining.main([*options_of(tmp_path), "--steps", "60", "--save-every", "60"])
+    pretraining.main([*options_of(tmp_path), "--steps", "80", "--save-every", "60"])
+
+    said = capsys.readouterr()
+    assert "from step 60 to 80" in said.out
+    assert "planned for 60 steps and now for 80" in said.err
+    assert "keeps its warm-up of 6 steps" in said.err
+    rates = [record["lr"] for record in history_of(tmp_path / "run")]
+    assert len(rates) == 80
+    assert rates[60] > 2 * rates[59], "the rate jumps up, as it says"
+    assert rates[79] < rates[60]
+
+    with pytest.raises(SystemExit, match="has made 80 steps already"):
+        pretraining.main([*options_of(tmp_path), "--steps", "70"])
+
+
+def test_an_interrupted_run_can_be_made_longer(monkeypatch, tmp_path, capsys):
+    assert interrupted_run(monkeypatch, tmp_path, press_at(3)) == 130
+
+    pretraining.main([*options_of(tmp_path), "--steps", "12"])
+
+    assert "from step 3 to 12" in capsys.readouterr().out
+
+
+def test_a_warm_up_that_is_asked_for_is_not_changed(tmp_path):
+    with pytest.raises(SystemExit) as stopped:
+        pretraining.main([*options_of(tmp_path), "--steps=5", "--warmup_steps=9"])
+
+    assert stopped.value.code == 2  # refused by the settings themselves
+
+
+def test_chars_per_token_is_measured_unless_it_is_given(tmp_path):
+    for extra, folder in (([], "a"), (["--chars-per-token", "2.0"], "b")):
+        arguments = [*options_of(tmp_path), "--steps", "2", "--eval-every", "1", *extra]
+        pretraining.main([*arguments, "--folder", str(tmp_path / folder)])
+    one, two = (history_of(tmp_path / folder)[-1] for folder in ("a", "b"))
+
+    assert one["val_loss"] == two["val_loss"]
+    assert two["bits_per_char"] == pytest.approx(two["val_loss"] / math.log(2) / 2.0)
+    assert one["bits_per_char"] != two["bits_per_char"]
+
+
+# ---------------------------------------------------------------- Ctrl-C
+
+
+def test_ctrl_c_during_the_imports_ends_in_one_line(tmp_path):
+    """The module `datasets` stands for any import: there Ctrl-C is pressed."""
+    pressed = "import signal\nsignal.raise_signal(signal.SIGINT)\n"
+    (tmp_path / "datasets.py").write_text(pressed, encoding="utf-8")
+
+    stopped = command("--help", PYTHONPATH=f"{tmp_path}{os.pathsep}{paths.ROOT}")
+
+    assert stopped.stderr == "stopped.\n"
+    assert stopped.returncode == -signal.SIGINT, "which a shell calls 130"
+
+
+def press_at(step, times=1):
+    """Return a callback for a run that presses Ctrl-C at a step."""
+
+    def on_step(record):
+        if record["step"] == step:
+            for _ in range(times):
+                signal.raise_signal(signal.SIGINT)
+
+    return on_step
+
+
+def interrupted_run(monkeypatch, tmp_path, on_step, *arguments):
+    """Run the command with a callback, and return its exit status."""
+    usual = pretraining.pretrain
+    monkeypatch.setattr(pretraining, "pretrain", lambda settings: usual(settings, on_step))
+    with pytest.raises(SystemExit) as stopped:
+        pretraining.main([*options_of(tmp_path), "--steps", "9", *arguments])
+    monkeypatch.setattr(pretraining, "pretrain", usual)
+    return stopped.value.code
+
+
+def test_an_interrupted_training_is_saved_and_ends_with_status_130(monkeypatch, tmp_path, capsys):
+    assert interrupted_run(monkeypatch, tmp_path, press_at(3)) == 130
+    assert "stopped after step 3, as asked, and saved" in capsys.readouterr().out
+
+    pretraining.main([*options_of(tmp_path), "--steps", "9"])
+    assert "from step 3 to 9" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says", "goes_on"),
+    [
+        (
+            [],
+            "stopped: no step was saved, so the same command trains from step 0",
+            "from step 0 to 9",
+        ),
+        (
+            ["--save-every", "2"],
+            "stopped: the same command goes on from step 2",
+            "from step 2 to 9",
+        ),
+    ],
+    ids=["nothing saved", "saved before"],
+)
+def test_a_second_ctrl_c_says_what_was_saved(
+    monkeypatch, tmp_path, capsys, arguments, says, goes_on
+):
+    assert interrupted_run(monkeypatch, tmp_path, press_at(3, times=2), *arguments) == 130
+    assert says in capsys.readouterr().err
+
+    pretraining.main([*options_of(tmp_path), "--steps", "9", *arguments])
+    assert goes_on in capsys.readouterr().out
+
+
+# ---------------------------------------------------------------- help
+
+
+def test_the_help_is_made_of_phrases_and_names_no_docstring(capsys):
+    with pytest.raises(SystemExit):
+        pretraining.main(["--help"])
+    text = " ".join(re.sub(r"[│╭╮╰╯─]", " ", capsys.readouterr().out).split())
+
+    assert "ValueError" not in text
+    assert re.search(r"How documents become tokens\.\W+tokenizer", text)
+    assert re.search(r"How the model is trained\.\W+steps", text)
+    explanations = re.findall(r"--[a-z-]+ (?:[A-Z{][\w{},|]* )*([a-z].*?) \(default", text)
+    assert len(explanations) > 25
+    assert not [phrase for phrase in explanations if phrase.startswith(("or ", "and ", "of "))]

@@ -16,8 +16,9 @@ from pretraining_texts import SMALL, documents_of, fineweb, words
 
 from minigpt_lib.baselines import evaluate_loss
 from minigpt_lib.data import TextDataset
+from minigpt_lib.documents import prepare
 from minigpt_lib.model import GPTConfig, MiniGPT
-from minigpt_lib.pretraining import BlockReader, PackedTokens, prepare, shuffle_index
+from minigpt_lib.packing import BlockReader, PackedTokens, shuffle_index
 
 # ---------------------------------------------------------------- the shuffle
 

@@ -28,14 +28,9 @@ from courseware import paths
 from courseware.checks.refusals import refused
 from minigpt_lib import pretraining
 from minigpt_lib.checkpoints import load_checkpoint
-from minigpt_lib.pretraining import (
-    BlockReader,
-    PackedTokens,
-    prepare,
-    pretrain,
-    read_manifest,
-    shuffle_index,
-)
+from minigpt_lib.documents import prepare, read_manifest
+from minigpt_lib.packing import BlockReader, PackedTokens, shuffle_index
+from minigpt_lib.pretraining import pretrain
 
 
 @pytest.fixture(autouse=True, scope="module")

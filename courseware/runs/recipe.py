@@ -11,8 +11,8 @@ import torch
 from courseware.material import people
 from courseware.material.people import Dialog, Person
 from minigpt_lib.bpe import BPETokenizer, train_bpe
+from minigpt_lib.documents import END
 from minigpt_lib.model import GPTConfig, MiniGPT
-from minigpt_lib.pretraining import END
 from minigpt_lib.training import TrainConfig
 
 TELLINGS = 40  # different wordings of everything that is read; a longer run sees them again

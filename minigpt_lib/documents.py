@@ -1,0 +1,1022 @@
+"""Documents to tokens: stream them, filter and split them, and write them as shards that survive a crash.
+
+A document is a row {"id": str, "text": str}; the token END follows each one.
+
+Written by notebooks/13_pretraining.ipynb (chapter 13): edit it there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import functools
+import hashlib
+import itertools
+import json
+import lzma
+import multiprocessing
+import os
+import re
+import shutil
+import signal
+import sys
+import threading
+import zlib
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import datasets
+import filelock
+import fsspec
+import numpy
+import pyarrow
+from pyarrow import parquet
+from tqdm.auto import tqdm
+
+from minigpt_lib.bpe import BPETokenizer, GPTTokenizer, train_bpe
+from minigpt_lib.checkpoints import atomic_write, sha256
+from minigpt_lib.data import load_text
+from minigpt_lib.training import interrupted
+
+__all__ = [
+    "END",
+    "cut_documents",
+    "DataConfig",
+    "is_finished",
+    "is_validation",
+    "load_tokenizer",
+    "locked",
+    "prepare",
+    "read_manifest",
+    "Row",
+    "stream_documents",
+]
+
+END = "<|endoftext|>"
+
+
+def cut_documents(
+    files: Iterable[str | Path | None], size: int = 20_000, gap: str = r"\n\n+"
+) -> Iterator[dict[str, str]]:
+    """Yield texts as documents of about `size` characters, cut at blank lines: {"id", "text"}.
+
+    files: paths of UTF-8 texts; None stands for the plays of Shakespeare. gap: a regular expression for
+    the places where a text may be cut. A document ends with the first gap that makes it long enough.
+    """
+    for file in files:
+        text = load_text(file)
+        name = Path(file or "shakespeare").name
+        start = 0
+        for found in re.finditer(rf"{gap}|\Z", text):
+            end = found.end()
+            if end > start and (end - start >= size or end == len(text)):
+                yield {"id": f"{name}:{start}", "text": text[start:end]}
+                start = end
+
+
+_KINDS = {
+    ".parquet": "parquet",
+    ".jsonl": "json",
+    ".json": "json",
+    ".csv": "csv",
+    ".txt": "text",
+    ".md": "text",
+}
+_PACKED = (".gz", ".bz2", ".xz", ".zst")
+
+
+def _kind(path: Path) -> str | None:
+    """Return what sort of file this is by the end of its name: story.jsonl.gz is json."""
+    *_, before, last = ["", "", *(suffix.lower() for suffix in path.suffixes)]
+    if last not in _PACKED:
+        return _KINDS.get(last)
+
+    kind = _KINDS.get(before)
+    return "packed text" if kind == "text" else kind
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    """Yield the files under a folder, linked folders included, but no hidden ones and none of our own.
+
+    `datasets` would find them too, but for linked folders, and it would read our own shards.
+    """
+    seen = {folder.resolve()}
+    for place, folders, names in os.walk(folder, followlinks=True):
+        kept = []
+        for name in folders:
+            inside = Path(place, name)
+            ours = any(inside.glob(".*lock"))
+            if name[0] != "." and not ours and inside.resolve() not in seen:
+                seen.add(inside.resolve())
+                kept.append(name)
+        folders[:] = kept
+        yield from (Path(place, name) for name in names if name[0] != ".")
+
+
+def _is_empty(file: Path) -> bool:
+    """Return whether a file has no rows; one that is damaged counts as full, so that it is reported."""
+    if file.is_symlink() and not file.exists():
+        raise FileNotFoundError(
+            f"{file} is a link to {file.readlink()}, which does not exist: remove the link, or bring back "
+            "the file."
+        )
+    if file.suffix.lower() != ".parquet":
+        return not file.stat().st_size
+    try:
+        return not parquet.read_metadata(file).num_rows
+    except (pyarrow.ArrowException, OSError):
+        return False
+
+
+def _find_files(source: str) -> tuple[str, list[Path]]:
+    """Return the kind and the files, in order, of a file or folder; raises unless they are of one kind."""
+    path = Path(source)
+    kinds: dict[str, list[Path]] = {}
+    for file in sorted(_walk(path)) if path.is_dir() else [path]:
+        if name := _kind(file):
+            kinds.setdefault(name, []).append(file)
+
+    if len(kinds) > 1 and "text" in kinds:  # a licence beside the data is not data
+        beside = ("LICENSE", "README")
+        texts = [f for f in kinds.pop("text") if not f.name.upper().startswith(beside)]
+        if texts:
+            kinds["text"] = texts
+
+    expected = f"expected {', '.join(_KINDS)}"
+    if not kinds and path.is_dir():
+        raise FileNotFoundError(f"{source}: there is no file with data here, {expected}.")
+    if not kinds:
+        raise ValueError(f"{source} cannot be read: the name ends in {path.suffix!r}, {expected}.")
+    if len(kinds) > 1:
+        found = ", ".join(f"{len(f)} {kind} ({f[0].name})" for kind, f in kinds.items())
+        raise ValueError(
+            f"{source} holds files of several kinds: {found}. Put those to read into a folder of their own."
+        )
+
+    ((kind, files),) = kinds.items()
+    if kind == "packed text":
+        raise ValueError(f"{files[0]} is a packed text: unpack it first.")
+    files = [file for file in files if not _is_empty(file)]
+    if not files:
+        raise ValueError(f"{source} is empty.")
+    return kind, files
+
+
+Row = dict[str, Any]  # a document, as its source has it
+
+_BROKEN = (pyarrow.ArrowException, OSError, EOFError, zlib.error, lzma.LZMAError)
+
+
+def _parquet_rows(file: Path) -> Iterator[Row]:
+    for batch in parquet.ParquetFile(file).iter_batches(1000):
+        yield from batch.to_pylist()
+
+
+def _json_rows(file: Path) -> Iterator[Row]:
+    """Yield the objects of a file: one a line, or all in one list."""
+    with fsspec.open(str(file), "rt", encoding="utf-8-sig", compression="infer") as lines:
+        for number, line in enumerate(lines, 1):
+            if number == 1 and line.lstrip().startswith("["):
+                yield from json.loads(line + lines.read())
+                return
+            if line.strip():
+                yield _json_object(line.strip(), number)
+
+
+def _json_object(line: str, number: int) -> Row:
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        reason = str(error)
+    else:
+        if isinstance(row, dict):
+            return row
+        reason = f"{row!r:.40} is no object"
+    raise ValueError(
+        f"JSON parse error in row {number}: {reason}; expected one object on each line"
+    )
+
+
+def _csv_rows(file: Path) -> Iterator[Row]:
+    """Yield the rows of a table; each value stays the text that it is, except for scores."""
+    csv.field_size_limit(2**31 - 1)  # the default, 128 kB, is short for a document
+    options = {"encoding": "utf-8-sig", "newline": "", "compression": "infer"}
+    with fsspec.open(str(file), "rt", **options) as lines:
+        for number, row in enumerate(csv.DictReader(lines), 1):
+            if None in row:
+                raise ValueError(
+                    f'row {number} has more values than the header: put texts with commas into ""'
+                )
+            if "score" in row:
+                row["score"] = float(row["score"]) if row["score"] else None
+            yield row
+
+
+def _text_rows(file: Path, **cut: Any) -> Iterator[Row]:
+    if b"\0" in file.read_bytes():
+        raise ValueError(
+            "it holds a NUL byte: expected UTF-8, and this may be UTF-16, or no text at all"
+        )
+    yield from cut_documents([file], **cut)
+
+
+_READERS: dict[str, Callable[..., Iterator[Row]]] = {
+    "parquet": _parquet_rows,
+    "json": _json_rows,
+    "csv": _csv_rows,
+    "text": _text_rows,
+}
+
+
+def _read_files(files: Iterable[str], read: Callable[[Path], Iterator[Row]]) -> Iterator[Row]:
+    """Yield the rows of files; an error names the file, and says what to do about it."""
+    for file in map(Path, files):
+        try:
+            yield from read(file)
+        except (*_BROKEN, ValueError) as error:
+            size = f"{file} ({file.stat().st_size:,} bytes)"
+            reason = str(error).splitlines()[0].rstrip(".")
+            advice = ""
+            if isinstance(error, _BROKEN):
+                advice = " If it was downloaded, fetch it again: half of it may be missing."
+            raise ValueError(f"{size} cannot be read: {reason}.{advice}") from error
+
+
+_FINEWEB_EDU = ("HuggingFaceFW/fineweb-edu", "sample-10BT")
+
+
+def _is_local(source: str) -> bool:
+    named = ("", "shakespeare", "fineweb-edu")
+    return source.strip() not in named and Path(source).exists()
+
+
+def _looks_like_a_path(source: str) -> bool:
+    """Return whether this can only be a path: a data set on the hub is called name, or owner/name."""
+    return (
+        source.startswith((".", "~", os.sep))
+        or source.endswith(("/", os.sep))
+        or source.count("/") > 1
+        or _kind(Path(source)) is not None
+    )
+
+
+@contextlib.contextmanager
+def _hub_errors(source: str, what: str) -> Iterator[None]:
+    """Turn the errors of the hub into ones that say what to do; they begin with `what`."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"{source}: there is no such file or folder here, nor a data set of this name on the hub "
+            f"({error})."
+        ) from error
+    except OSError as error:
+        raise ConnectionError(
+            f"{what} cannot be reached ({type(error).__name__}: {error}). Offline, pass the path of a file "
+            "or a folder. If the connection broke, run the same command again and it goes on."
+        ) from error
+    except (pyarrow.ArrowException, ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise ValueError(f"{source} cannot be read: {reason}.") from error
+
+
+def stream_documents(source: str | Path) -> datasets.IterableDataset:
+    """Return the rows of a source one by one, nothing kept in memory.
+
+    source: shakespeare; fineweb-edu (HuggingFaceFW/fineweb-edu, sample-10BT); a file (Parquet, JSON
+    lines, CSV) or a folder of such, with all that is below it; a text, or a folder of texts (.txt, .md),
+    cut by cut_documents; or the name of another data set on the hub. Raises FileNotFoundError if there is
+    no such thing, ConnectionError if the hub cannot be reached, ValueError, with its name, for a file that
+    cannot be read or a folder with files of several kinds.
+    """
+    source = str(source)
+    if not source.strip():
+        raise ValueError("the source is empty: expected a file, a folder or a name.")
+
+    if source == "shakespeare":
+        plays = {"files": [None]}
+        return datasets.IterableDataset.from_generator(cut_documents, gen_kwargs=plays)
+
+    if _is_local(source):
+        kind, files = _find_files(source)
+        local = {"files": [str(file) for file in files], "read": _READERS[kind]}
+        next(_read_files(**local), None)  # a first file that is damaged is reported here
+        return datasets.IterableDataset.from_generator(_read_files, gen_kwargs=local)
+
+    if source != "fineweb-edu" and _looks_like_a_path(source):
+        raise FileNotFoundError(f"{source}: there is no such file or folder.")
+    name, subset, what = source, None, source
+    if source == "fineweb-edu":
+        name, subset = _FINEWEB_EDU
+    else:
+        what = f"{source}: there is no such file or folder here, and as a data set on the hub it"
+    with _hub_errors(source, what):
+        return datasets.load_dataset(name, subset, split="train", streaming=True)
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """How documents become tokens. Raises ValueError for invalid settings, and quotes them."""
+
+    tokenizer: Literal["bpe", "gpt2"] = "bpe"  # bpe learns from the first documents; or GPT-2's
+    vocab_size: int = 1024  # how many tokens a bpe tokenizer learns
+    tokenizer_chars: int = 10_000_000  # how many characters it learns from
+    min_score: float = 0.0  # leave out documents with a lower score; 0 keeps all, scored or not
+    max_chars: int = 2_000_000  # leave out documents with more characters
+    max_documents: int | None = None  # stop after this many documents; None takes all
+    val_fraction: float = 0.1  # the share of documents that is kept for validation
+    shard_chars: int = 50_000_000  # close a shard when it has this many characters
+    num_proc: int = os.cpu_count() or 1  # how many processes tokenize
+    text_column: str = "text"  # the column that holds the text
+
+    def __post_init__(self) -> None:
+        lows = {
+            "vocab_size": 257,
+            "tokenizer_chars": 1,
+            "max_chars": 1,
+            "shard_chars": 1,
+            "num_proc": 1,
+        }
+        if self.max_documents is not None:
+            lows["max_documents"] = 1
+        for name, low in lows.items():
+            value = getattr(self, name)
+            if type(value) is not int or value < low:
+                raise ValueError(f"{name}={value!r}: expected a whole number of at least {low}.")
+
+        if self.tokenizer not in ("bpe", "gpt2"):
+            raise ValueError(f"tokenizer={self.tokenizer!r}: expected bpe or gpt2.")
+        if not self.min_score >= 0:
+            raise ValueError(f"min_score={self.min_score!r}: expected 0 or more.")
+        if not 0 < self.val_fraction < 1:
+            raise ValueError(
+                f"val_fraction={self.val_fraction!r}: expected a number between 0 and 1."
+            )
+
+
+def _lot(identity: str) -> int:
+    """Return the first 64 bits of the hash of an id: a number drawn for it once and for all."""
+    return int.from_bytes(hashlib.sha256(identity.encode()).digest()[:8], "big")
+
+
+def is_validation(identity: str, fraction: float) -> bool:
+    """Return whether the document of this id is kept for validation: by its hash, so always the same.
+
+    About `fraction` of all ids are. A larger fraction only adds to them.
+    """
+    return _lot(identity) < fraction * 2**64
+
+
+def _split_at(ids: Iterable[str], fraction: float) -> float | None:
+    """Return `fraction` or, if one part would be empty, the nearest fraction that leaves neither empty.
+
+    Reads ids only until both parts have one. Returns None if there are no two different ids.
+    """
+    border = fraction * 2**64
+    lots = set()
+    lowest, highest = 2**64, -1
+    for identity in ids:
+        lot = _lot(identity)
+        lowest, highest = min(lowest, lot), max(highest, lot)
+        if lowest < border <= highest:
+            return fraction
+        lots.add(lot)
+
+    if len(lots) < 2:
+        return None
+    ordered = sorted(lots)
+    nearest = ordered[:2] if lowest >= border else ordered[-2:]
+    return sum(nearest) / 2 / 2**64
+
+
+_FEW = 10  # a text of fewer documents than this is cut into smaller ones
+
+
+def _smaller_cut(files: list[Path]) -> dict[str, Any]:
+    """Return how to cut texts: as usual or, if they made few documents, into about twice as many as that.
+
+    Even a text of a few kilobytes then has documents for both parts. It is cut at lines where there are
+    no blank lines, between words where there are no lines, and anywhere if need be.
+    """
+    if len(list(itertools.islice(cut_documents(files), _FEW))) == _FEW:
+        return {}
+
+    characters = sum(len(load_text(file)) for file in files)
+    size = min(20_000, characters // (2 * _FEW) + 1)
+    for gap in (r"\n\n+", r"\n+", r"\s+"):
+        if len(list(cut_documents(files, size, gap))) >= _FEW:
+            return {"size": size, "gap": gap}
+    return {"size": size, "gap": ""}
+
+
+@dataclass
+class _Document:
+    """A document that stays. Its text is dropped once it has been tokenized."""
+
+    identity: str
+    text: str
+    n_chars: int
+    n_bytes: int
+
+
+class _LocalRows:
+    """The rows of local files, with the place reached: a number of files, and rows of the next one."""
+
+    def __init__(self, source: str) -> None:
+        kind, self.files = _find_files(source)
+        self.read = _READERS[kind]
+        if kind == "text":
+            self.read = functools.partial(_text_rows, **_smaller_cut(self.files))
+        self.file = self.row = 0
+
+    def __iter__(self) -> Iterator[Row]:
+        while self.file < len(self.files):
+            rows = _read_files([str(self.files[self.file])], self.read)
+            for row in itertools.islice(rows, self.row, None):
+                self.row += 1
+                yield row
+            self.file += 1
+            self.row = 0
+
+    def state_dict(self) -> dict[str, int]:
+        """Return the place reached, for a manifest."""
+        return {"file": self.file, "row": self.row}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Go on from a place that state_dict returned."""
+        self.file, self.row = state["file"], state["row"]
+
+
+def _open(source: str) -> Any:
+    """Return the rows of a source, with state_dict and load_state_dict."""
+    return _LocalRows(source) if _is_local(source) else stream_documents(source)
+
+
+def _where(source: str, stream: Any) -> str:
+    """Return which row was read last, as an error names it."""
+    if isinstance(stream, _LocalRows):
+        return f"{stream.files[stream.file]}, row {stream.row}"
+    return source
+
+
+def _fault(text: str | None, score: float | None, config: DataConfig) -> str | None:
+    """Return why a document is left out, or None."""
+    if text is None or not text.strip():
+        return "empty"
+    if len(text) > config.max_chars:
+        return "too long"
+    if config.min_score > 0 and (score or 0) < config.min_score:
+        return "low score"
+    return None
+
+
+def _column(row: Row, name: str, kind: Any, expected: str) -> Any:
+    """Return a value of a row. Raises ValueError if it is not there, or not of this kind."""
+    if name not in row:
+        raise ValueError(
+            f"no column {name!r}, only {', '.join(row)}: expected the text (text_column says where), id if "
+            "there is one, and score if min_score is set."
+        )
+    if not isinstance(row[name], kind):
+        raise ValueError(f"{name} is {row[name]!r:.40}, expected {expected}.")
+    return row[name]
+
+
+def _judge(row: Row, config: DataConfig) -> tuple[_Document | None, str]:
+    """Return the document of a row, None if it is left out, and what it counts as."""
+    text = _column(row, config.text_column, str | None, "a str")
+    score = None
+    if config.min_score > 0:
+        score = _column(row, "score", int | float | None, "a number")
+    if fault := _fault(text, score, config):
+        return None, fault
+
+    try:
+        raw = text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("half of a surrogate pair in string is invalid.") from None
+    identity = row.get("id")
+    if identity in (None, ""):  # equal texts share an id, so they stay together
+        identity = hashlib.sha256(raw).hexdigest()[:32]
+    return _Document(str(identity), text, len(text), len(raw)), "kept"
+
+
+def _kept(
+    source: str, stream: Iterable[Row], config: DataConfig, counts: Counter[str]
+) -> Iterator[_Document]:
+    """Yield the documents that stay; count all of them in `counts`. Errors name the file and the row."""
+    rows = iter(stream)
+    errors: Callable[[], Any] = contextlib.nullcontext
+    if not _is_local(source):
+        errors = functools.partial(_hub_errors, source, source)
+    while config.max_documents is None or counts["kept"] < config.max_documents:
+        with errors():
+            row = next(rows, None)
+        if row is None:
+            return
+
+        try:
+            document, verdict = _judge(row, config)
+        except ValueError as error:
+            raise ValueError(f"{_where(source, stream)}: {error}") from None
+        counts["seen"] += 1
+        counts[verdict] += 1
+        if document:
+            yield document
+
+
+def _write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
+    with atomic_write(folder / "manifest.json") as part:
+        part.write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+
+
+def read_manifest(folder: str | Path) -> dict[str, Any]:
+    """Return what `prepare` wrote about its folder: settings, counts, shards, finished.
+
+    Raises FileNotFoundError if there is none, ValueError if it is torn or not ours.
+    """
+    path = Path(folder) / "manifest.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"{folder} holds no prepared text: expected manifest.json in it.")
+    expected = {"settings": dict, "counts": dict, "shards": list, "finished": bool}
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        for name, kind in expected.items():
+            if not isinstance(manifest[name], kind):
+                raise ValueError(f"{name} is {manifest[name]!r:.40}")
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{path} is damaged, or is not ours ({error!r:.80}): choose another folder, or delete what is "
+            "in this one, and prepare again."
+        ) from None
+    return manifest
+
+
+def _files_of(source: str) -> list[list[Any]]:
+    """Return the names and sizes of the files of a local source; of another, nothing."""
+    if not _is_local(source):
+        return []
+    return [[str(file), file.stat().st_size] for file in _find_files(source)[1]]
+
+
+def _refuse_changes(
+    source: str, folder: Path, manifest: dict[str, Any], files: list[list[Any]]
+) -> None:
+    """Raise ValueError if files that were read are others now; a finished preparation says so only."""
+    before = manifest.get("files", [])
+    if manifest["finished"]:
+        if files and files != before:
+            print(
+                f"{source} has changed since: {folder} keeps the documents prepared before.",
+                file=sys.stderr,
+            )
+        return
+
+    begun = (manifest["stream"] or {}).get("file", len(before)) + 1  # this many files were opened
+    if before[:begun] != files[:begun]:
+        raise ValueError(
+            f"{source} has changed since {folder} was begun: other files, or other sizes. Put back what was "
+            "there, or prepare into another folder."
+        )
+
+
+def _begin(source: str, folder: Path, config: DataConfig) -> dict[str, Any]:
+    """Return the manifest of a preparation to go on with, or a new one; refuse that of another text."""
+    settings = {"source": os.path.normpath(source), **vars(config)}
+    del settings["num_proc"]  # it makes no difference to the result
+    files = _files_of(source)
+    new = {
+        "settings": settings,
+        "files": files,
+        "counts": {},
+        "shards": [],
+        "stream": None,
+        "finished": False,
+    }
+    if not (folder / "manifest.json").exists():
+        return new
+    manifest = read_manifest(folder)
+    if not manifest["shards"]:  # nothing is lost
+        return new
+
+    saved = {"text_column": "text", **manifest["settings"]}  # older ones had no other column
+    for name, value in settings.items():
+        if saved.get(name) != value:
+            raise ValueError(
+                f"{folder} holds text prepared in another way: {name} is {saved.get(name)!r} there and "
+                f"{value!r} here. Use the same, or another folder (existing=replace concerns the run, not "
+                "its text)."
+            )
+    _refuse_changes(source, folder, manifest, files)
+    return manifest if manifest["finished"] else manifest | {"files": files}
+
+
+def _is_shard(path: Path) -> bool:
+    """Return whether a folder is a shard, whole or not, by its name and by what it holds."""
+    named = re.fullmatch(r"(train|val)-\d{5}(\.part)?", path.name)
+    return bool(named) and {file.suffix for file in path.iterdir()} <= {".arrow", ".json"}
+
+
+def _make_room(folder: Path, manifest: dict[str, Any]) -> None:
+    """Delete what an interrupted preparation left beside its manifest; refuse a folder of other things."""
+    there = sorted(path.name for path in folder.iterdir())
+    others = [name for name in there if name[0] != "." and name != "manifest.json.part"]
+    if others and not (folder / "manifest.json").exists():
+        raise ValueError(
+            f"{folder} holds other things ({', '.join(others[:3])}): choose a new or an empty folder."
+        )
+
+    before = read_manifest(folder) if others else manifest
+    if not manifest["shards"] and any(before.get(k) != manifest[k] for k in ("settings", "files")):
+        (folder / "tokenizer.json").unlink(missing_ok=True)  # it was learned from another text
+    whole = {shard["name"] for shard in manifest["shards"]}
+    for path in [path for path in folder.iterdir() if path.is_dir() and path.name not in whole]:
+        if _is_shard(path):
+            shutil.rmtree(path)
+
+
+def load_tokenizer(folder: Path) -> BPETokenizer:
+    """Return the tokenizer of a prepared folder. Raises FileNotFoundError or ValueError without a good one."""
+    path, advice = folder / "tokenizer.json", f"copy it again, or delete {folder} and prepare anew."
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing: {advice}")
+    tokenizer = BPETokenizer.load(path)
+    if END not in tokenizer.special_tokens:
+        raise ValueError(f"{path} has no token {END}: {advice}")
+    return tokenizer
+
+
+def _first_texts(documents: Iterable[_Document], split: float, chars: int) -> Iterator[str]:
+    """Yield the texts of the first training documents, `chars` characters in all."""
+    for document in documents:
+        if not is_validation(document.identity, split):
+            yield document.text[:chars]
+            chars -= document.n_chars
+        if chars <= 0:
+            return
+
+
+def _get_tokenizer(
+    source: str, folder: Path, config: DataConfig, split: float, bar: tqdm
+) -> BPETokenizer:
+    """Return the folder's tokenizer; learn it from the first training documents if there is none."""
+    if (folder / "tokenizer.json").exists():
+        return load_tokenizer(folder)
+
+    if config.tokenizer == "gpt2":
+        tokenizer = GPTTokenizer("gpt2")
+    else:
+        bar.set_description_str("learning the tokenizer")
+        documents = _kept(source, _open(source), config, Counter())
+        texts = _first_texts(documents, split, config.tokenizer_chars)
+        tokenizer = train_bpe(texts, config.vocab_size, [END])
+        if tokenizer.vocab_size < config.vocab_size and not bar.disable:
+            print(
+                f"The text has pieces for {tokenizer.vocab_size} tokens, not {config.vocab_size}.",
+                file=sys.stderr,
+            )
+    with atomic_write(folder / "tokenizer.json") as part:
+        tokenizer.save(part)
+    return tokenizer
+
+
+@dataclass
+class _Batch:
+    """Documents that are tokenized together, and what the manifest will say if they close a shard."""
+
+    documents: list[_Document]
+    closes: dict[str, Any] | None = None
+
+
+def _encode(texts: list[str], tokenizer: BPETokenizer) -> list[numpy.ndarray]:
+    """Return the ids of each text, END included: arrays of uint16 where these suffice, else int32."""
+    dtype = numpy.uint16 if tokenizer.vocab_size <= 2**16 else numpy.int32
+    end = [tokenizer.special_tokens[END]]
+    return [numpy.array(tokenizer.encode(text) + end, dtype) for text in texts]
+
+
+_tokenizer: BPETokenizer | None = None  # in a process that tokenizes
+
+
+def _begin_process(tokenizer: BPETokenizer) -> None:
+    """Keep the tokenizer, leave Ctrl-C to the process that writes, and end when that one has died."""
+    global _tokenizer
+    _tokenizer = tokenizer
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def end_with_parent() -> None:
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
+
+
+def _encode_there(texts: list[str]) -> list[numpy.ndarray]:
+    return _encode(texts, _tokenizer)
+
+
+def _encoded(
+    batches: Iterable[_Batch], tokenizer: BPETokenizer, num_proc: int
+) -> Iterator[tuple[_Batch, list[numpy.ndarray]]]:
+    """Yield each batch with its ids, in order, from processes that live until the last one is done.
+
+    While they work, this process reads the next batches: two for each of them, so memory stays flat.
+    """
+    if num_proc == 1:
+        for batch in batches:
+            yield batch, _encode([document.text for document in batch.documents], tokenizer)
+        return
+
+    fork = "fork" in multiprocessing.get_all_start_methods()  # a function of a notebook needs it
+    context = multiprocessing.get_context("fork" if fork else None)
+    waiting: deque[tuple[_Batch, Future[list[numpy.ndarray]]]] = deque()
+    with ProcessPoolExecutor(num_proc, context, _begin_process, (tokenizer,)) as pool:
+        for batch in batches:
+            texts = [document.text for document in batch.documents]
+            waiting.append((batch, pool.submit(_encode_there, texts)))
+            if len(waiting) > 2 * num_proc:
+                done, ids = waiting.popleft()
+                yield done, ids.result()
+        for done, ids in waiting:
+            yield done, ids.result()
+
+
+def _table(documents: Sequence[_Document], tokens: Sequence[numpy.ndarray]) -> datasets.Dataset:
+    """Return the columns id and input_ids of documents, in their order."""
+    values = numpy.concatenate(tokens)
+    ends = numpy.cumsum([0, *map(len, tokens)], dtype=numpy.int32)
+    columns = {
+        "id": pyarrow.array([document.identity for document in documents], pyarrow.string()),
+        "input_ids": pyarrow.ListArray.from_arrays(ends, pyarrow.array(values)),
+    }
+    small = datasets.Value(values.dtype.name)
+    features = datasets.Features(
+        {"id": datasets.Value("string"), "input_ids": datasets.List(small)}
+    )
+    table = pyarrow.table(columns).cast(features.arrow_schema)
+    return datasets.Dataset(datasets.table.InMemoryTable(table), fingerprint="tokens")
+
+
+def _write_shard(
+    folder: Path, name: str, rows: datasets.Dataset, documents: list[_Document]
+) -> dict[str, Any]:
+    """Write a shard under another name, and give it its own when all of it is on the disk."""
+    part = folder / f"{name}.part"
+    rows.save_to_disk(part, num_shards=1)
+    for file in part.iterdir():  # on the disk, not only on its way: a power cut may follow
+        with file.open("rb+") as written:
+            os.fsync(written.fileno())
+    part.replace(folder / name)
+
+    (file,) = (folder / name).glob("*.arrow")
+    lengths = pyarrow.compute.list_value_length(rows.data.table["input_ids"])
+    return {
+        "name": name,
+        "part": name.partition("-")[0],
+        "documents": len(documents),
+        "tokens": pyarrow.compute.sum(lengths).as_py(),
+        "chars": sum(document.n_chars for document in documents),
+        "bytes": sum(document.n_bytes for document in documents),
+        "file": file.name,
+        "size": file.stat().st_size,
+        "sha256": sha256(file),
+    }
+
+
+def _write_shards(
+    folder: Path, documents: list[_Document], tokens: list[numpy.ndarray], number: int, split: float
+) -> list[dict[str, Any]]:
+    """Write shard `number` of both parts, each whole or not at all; return what the manifest says of them."""
+    parts: dict[str, list[int]] = {"train": [], "val": []}
+    for i, document in enumerate(documents):
+        parts["val" if is_validation(document.identity, split) else "train"].append(i)
+
+    order = parts["train"] + parts["val"]
+    table = _table([documents[i] for i in order], [tokens[i] for i in order])
+    shards, start = [], 0
+    for part, chosen in parts.items():
+        if chosen:
+            rows = table.select(range(start, start + len(chosen)))
+            name = f"{part}-{number:05d}"
+            shards.append(_write_shard(folder, name, rows, [documents[i] for i in chosen]))
+            start += len(chosen)
+    return shards
+
+
+_BATCH_CHARS = 250_000  # of a batch: enough to outweigh the cost of sending it, 0.05 s of work
+
+
+@contextlib.contextmanager
+def _quiet_datasets() -> Iterator[None]:
+    """Hide the progress bars of `datasets`, one a shard, as we have one for all."""
+    shown = not datasets.are_progress_bars_disabled()
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        if shown:
+            datasets.enable_progress_bars()
+
+
+@contextlib.contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    """Name the folder in the errors of a disk that is full or may not be written, and say what to do."""
+    try:
+        yield
+    except (FileExistsError, NotADirectoryError) as error:
+        raise OSError(
+            f"{folder} cannot be written ({error}): a file is in the place of a folder. Move it, or choose "
+            "another folder."
+        ) from error
+    except OSError as error:
+        raise OSError(
+            f"{folder} cannot be written ({error}): free some space, or choose another folder. What was "
+            "finished before is untouched."
+        ) from error
+
+
+@contextlib.contextmanager
+def locked(folder: Path, name: str = ".lock") -> Iterator[None]:
+    """Let one process at a time work in a folder; the system opens the lock if the process dies."""
+    with _writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with filelock.FileLock(folder / name, timeout=0):
+            yield
+    except filelock.Timeout:
+        raise RuntimeError(
+            f"another process is at work in {folder}: wait for it, or end it."
+        ) from None
+
+
+@contextlib.contextmanager
+def _patient_thread() -> Iterator[ThreadPoolExecutor]:
+    """Yield an executor of one thread, whose work is finished however often Ctrl-C is pressed."""
+    thread = ThreadPoolExecutor(1)
+    try:
+        yield thread
+    finally:
+        pressed = False
+        while True:
+            try:
+                thread.shutdown()
+                break
+            except KeyboardInterrupt:
+                pressed = True
+        if pressed:
+            raise KeyboardInterrupt
+
+
+def _batches(
+    source: str, stream: Any, config: DataConfig, counts: Counter[str], bar: tqdm
+) -> Iterator[_Batch]:
+    """Yield the documents that stay, in batches; the last one of each shard has the place behind it."""
+    documents: list[_Document] = []
+    chars = shard_chars = 0
+    for document in _kept(source, stream, config, counts):
+        documents.append(document)
+        chars += document.n_chars
+        shard_chars += document.n_chars
+        bar.update(document.n_chars)
+        if shard_chars >= config.shard_chars:
+            yield _Batch(documents, {"counts": _sorted(counts), "stream": stream.state_dict()})
+            documents, chars, shard_chars = [], 0, 0
+        elif chars >= _BATCH_CHARS:
+            yield _Batch(documents)
+            documents, chars = [], 0
+    yield _Batch(documents, {"counts": _sorted(counts), "stream": None, "finished": True})
+
+
+def _sorted(counts: Counter[str]) -> dict[str, int]:
+    return dict(sorted(counts.items()))
+
+
+def _choose_split(source: str, config: DataConfig) -> float:
+    """Return the fraction by which to split: that of the settings, if it leaves neither part empty."""
+    counts: Counter[str] = Counter()
+    documents = _kept(source, _open(source), config, counts)
+    split = _split_at((document.identity for document in documents), config.val_fraction)
+    if not counts["kept"]:
+        raise ValueError(f"{source}: no document is left to train on; {dict(counts)}.")
+    if split is None:
+        raise ValueError(
+            f"{source}: there is only one document, or all have the same id: expected two, one to train "
+            "on, one to validate on. A text (.txt, .md) is cut into several."
+        )
+    if split != config.val_fraction:
+        print(
+            f"val_fraction={config.val_fraction} would leave one part of these few documents empty: the "
+            "document whose hash comes next is moved there.",
+            file=sys.stderr,
+        )
+    return split
+
+
+def _continue(source: str, manifest: dict[str, Any]) -> Any:
+    """Return the rows of a source from the place on that a manifest has."""
+    stream = _open(source)
+    place = manifest["stream"]
+    if place and isinstance(stream, _LocalRows) and "file" not in place:  # from an older version
+        for _ in itertools.islice(stream, manifest["counts"]["seen"]):
+            pass
+    elif place:
+        stream.load_state_dict(place)
+    return stream
+
+
+def _add_shards(
+    folder: Path,
+    documents: list[_Document],
+    tokens: list[numpy.ndarray],
+    manifest: dict[str, Any],
+    closes: dict[str, Any],
+) -> None:
+    """Write the shards of these documents and then the manifest, which knows them and the place behind."""
+    numbers = [int(shard["name"][-5:]) for shard in manifest["shards"]]
+    split = manifest.get("split", manifest["settings"]["val_fraction"])
+    with _writing(folder):
+        if documents:
+            number = 1 + max(numbers, default=-1)
+            manifest["shards"] += _write_shards(folder, documents, tokens, number, split)
+        manifest.update(closes)
+        _write_manifest(folder, manifest)
+
+
+def _fill(
+    source: str, folder: Path, config: DataConfig, manifest: dict[str, Any], bar: tqdm
+) -> None:
+    """Write all shards that are not yet there: while one is written, the next is read and tokenized."""
+    with _writing(folder):
+        _write_manifest(folder, manifest)  # whatever follows belongs to these settings
+    if not manifest["shards"]:
+        split = _choose_split(source, config)
+        if split != config.val_fraction:
+            manifest["split"] = split
+
+    split = manifest.get("split", config.val_fraction)
+    tokenizer = _get_tokenizer(source, folder, config, split, bar)
+    counts = Counter(manifest["counts"])
+    bar.update(sum(shard["chars"] for shard in manifest["shards"]))
+    bar.set_description_str("preparing")
+    batches = _batches(source, _continue(source, manifest), config, counts, bar)
+
+    documents: list[_Document] = []
+    tokens: list[numpy.ndarray] = []
+    with _patient_thread() as writer:
+        writing: Future[None] | None = None
+        for batch, ids in _encoded(batches, tokenizer, config.num_proc):
+            for document in batch.documents:
+                document.text = ""
+            documents += batch.documents
+            tokens += ids
+            if batch.closes:
+                if writing:
+                    writing.result()  # one shard at a time; its errors come out here
+                writing = writer.submit(
+                    _add_shards, folder, documents, tokens, manifest, batch.closes
+                )
+                documents, tokens = [], []
+            if interrupted():
+                raise KeyboardInterrupt
+        if writing:
+            writing.result()
+
+
+def prepare(
+    source: str | Path,
+    folder: str | Path,
+    config: DataConfig | None = None,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Turn the documents of a source into shards of tokens in `folder`; return the manifest.
+
+    In the folder: tokenizer.json; train-00000/, val-00000/ and so on, data sets of Hugging Face with the
+    columns id and input_ids, END after each document; manifest.json, written anew when a shard is whole.
+    If interrupted, call it again: it goes on after the last whole shard, and the result is the same, byte
+    for byte, as it is for any number of processes. Ctrl-C lets it finish the shard that it is writing.
+    Memory depends on shard_chars, not on the text.
+
+    Raises ValueError if the folder holds other things or text prepared in another way, naming the
+    difference, if files that were read have changed, or if fewer than two documents are left; RuntimeError
+    if another process works there; OSError if it cannot be written; and as stream_documents does.
+    """
+    source, folder, config = str(source), Path(folder), config or DataConfig()
+    bar = tqdm(unit=" chars", unit_scale=True, disable=not progress, mininterval=0.5)
+    with locked(folder), _quiet_datasets(), bar:
+        manifest = _begin(source, folder, config)
+        if not manifest["finished"]:
+            _make_room(folder, manifest)
+            _fill(source, folder, config, manifest, bar)
+    return manifest
+
+
+def is_finished(source: str | Path, folder: str | Path, config: DataConfig) -> bool:
+    """Return whether this preparation is finished. Raises ValueError as prepare does, for another text."""
+    folder = Path(folder)
+    if not (folder / "manifest.json").exists():
+        return False
+    return _begin(str(source), folder, config)["finished"]
