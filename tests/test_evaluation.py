@@ -5,7 +5,11 @@ from __future__ import annotations
 import math
 import random
 import statistics
+from pathlib import Path
 
+import datasets
+import pandas
+import pyarrow.parquet
 import pytest
 import torch
 from hypothesis import given, settings
@@ -19,6 +23,7 @@ from minigpt_lib.evaluation import (
     calibration,
     compare_accuracy,
     compute_perplexity,
+    mean_with_error,
     multiple_choice_accuracy,
     questions_from_arc,
     token_log_probs,
@@ -211,6 +216,123 @@ def test_arc_questions_may_have_five_choices_with_numbers_as_labels():
     found = questions_from_arc([{"question": "?", "choices": choices, "answerKey": "4"}])
 
     assert found[0] == {"question": "?", "choices": list("vwxyz"), "answer": 3}
+
+
+# The features that allenai/ai2_arc and cais/mmlu declare on the hub, and the types that their Parquet files have.
+STRING = datasets.Value("string")
+ARC = datasets.Features(
+    {
+        "id": STRING,
+        "question": STRING,
+        "choices": {"text": datasets.Sequence(STRING), "label": datasets.Sequence(STRING)},
+        "answerKey": STRING,
+    }
+)
+MMLU = datasets.Features(
+    {
+        "question": STRING,
+        "subject": STRING,
+        "choices": datasets.Sequence(STRING),
+        "answer": datasets.ClassLabel(names=["A", "B", "C", "D"]),
+    }
+)
+ARC_TYPES = {
+    "id": "string",
+    "question": "string",
+    "choices": "struct<text: list<element: string>, label: list<element: string>>",
+    "answerKey": "string",
+}
+MMLU_TYPES = {
+    "question": "string",
+    "subject": "string",
+    "choices": "list<element: string>",
+    "answer": "int64",
+}
+
+
+def arc_row(i: int, choices: list[str], labels: str, key: str) -> dict:
+    listed = {"text": choices, "label": list(labels)}
+    return {"id": f"Made_up_{i}", "question": "abc" * i, "choices": listed, "answerKey": key}
+
+
+ARC_ROWS = [
+    arc_row(1, ["a", "b", "c", "d"], "ABCD", "C"),
+    arc_row(2, ["ab", "cd", "ef", "gh"], "1234", "4"),  # some of ARC's exams number their choices
+    arc_row(3, ["a", "bb", "c"], "ABC", "A"),
+    arc_row(4, ["a", "b", "c", "d", "e"], "ABCDE", "E"),
+]
+MMLU_ROWS = [
+    {"question": "abc", "subject": "letters", "choices": ["a", "b", "c", "d"], "answer": 3},
+    {"question": "h", "subject": "letters", "choices": ["ab", "bb", "cb", "db"], "answer": 0},
+]
+
+
+def read_in_three_ways(path: Path) -> dict[str, list[dict]]:
+    """Return the rows of a Parquet file as datasets, pandas and pyarrow give them."""
+    hub = datasets.load_dataset(
+        "parquet", data_files=str(path), split="train", cache_dir=str(path.parent / "cache")
+    )
+    return {
+        "datasets": list(hub),
+        "pandas": pandas.read_parquet(path).to_dict("records"),
+        "pyarrow": pyarrow.parquet.read_table(path).to_pylist(),
+    }
+
+
+def types_of(path: Path) -> dict[str, str]:
+    return {field.name: str(field.type) for field in pyarrow.parquet.read_schema(path)}
+
+
+@pytest.mark.parametrize("reader", ["datasets", "pandas", "pyarrow"])
+def test_a_file_with_the_schema_of_arc_becomes_questions(tmp_path, reader):
+    path = tmp_path / "test-00000-of-00001.parquet"
+    datasets.Dataset.from_list(ARC_ROWS, features=ARC).to_parquet(str(path))
+    assert types_of(path) == ARC_TYPES
+
+    asked = questions_from_arc(read_in_three_ways(path)[reader])
+    found = multiple_choice_accuracy(bigram(3), ALPHABET, asked)
+
+    assert [question["question"] for question in asked] == [row["question"] for row in ARC_ROWS]
+    assert [question["choices"] for question in asked] == [
+        row["choices"]["text"] for row in ARC_ROWS
+    ]
+    assert found.answers == (2, 3, 0, 4)
+    assert found.chance == pytest.approx((1 / 4 + 1 / 4 + 1 / 3 + 1 / 5) / 4)
+
+
+@pytest.mark.parametrize("reader", ["datasets", "pandas", "pyarrow"])
+def test_a_file_with_the_schema_of_mmlu_is_asked_as_it_is(tmp_path, reader):
+    path = tmp_path / "test-00000-of-00001.parquet"
+    datasets.Dataset.from_list(MMLU_ROWS, features=MMLU).to_parquet(str(path))
+    assert types_of(path) == MMLU_TYPES
+
+    found = multiple_choice_accuracy(bigram(3), ALPHABET, read_in_three_ways(path)[reader])
+    plain = multiple_choice_accuracy(bigram(3), ALPHABET, MMLU_ROWS)
+
+    assert found == plain
+    assert found.answers == (3, 0)
+
+
+# ---------------------------------------------------------------- errors
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.lists(st.floats(-100, 100), min_size=2, max_size=30))
+def test_the_error_of_a_mean_is_the_samples_deviation_over_the_root_of_n(values):
+    mean, error = mean_with_error(values)
+
+    assert mean == pytest.approx(statistics.fmean(values), abs=1e-9)
+    assert error == pytest.approx(statistics.stdev(values) / math.sqrt(len(values)), abs=1e-9)
+
+
+@pytest.mark.parametrize("size", [0, -1])
+def test_a_batch_of_no_texts_is_refused_and_not_measured_as_zero(size):
+    asked = [{"question": "a", "choices": ["b", "c"], "answer": 0}]
+
+    with pytest.raises(ValueError, match=f"batch_size is {size}"):
+        compute_perplexity(bigram(1), ALPHABET, "abc", batch_size=size)
+    with pytest.raises(ValueError, match=f"batch_size is {size}"):
+        multiple_choice_accuracy(bigram(1), ALPHABET, asked, batch_size=size)
 
 
 # ---------------------------------------------------------------- calibration

@@ -1,4 +1,4 @@
-"""Chapter 12: perplexity, bits per byte, windows, the price of an answer, accuracy, calibration."""
+"""Chapter 12: perplexity, bits per byte, windows, the score of an answer, accuracy, calibration."""
 
 import math
 
@@ -7,15 +7,13 @@ import torch
 from courseware.exercises import Exercise, Mistake
 
 PAPER = 'chapter 12, "Three predictions on paper"'
-CURRENCY = 'chapter 12, "A currency for all tokenizers"'
-PRICE = 'chapter 12, "The price of each token"'
+QUIZ = 'chapter 12, "A quiz"'
+UNIT = 'chapter 12, "One unit for all tokenizers"'
 LONGER = 'chapter 12, "A text that is longer than the model"'
 TWICE = 'chapter 12, "Break it: count the overlap twice"'
-QUESTIONS = 'chapter 12, "Questions with a few answers"'
 LONG = 'chapter 12, "Break it: long answers never win"'
 SURE = 'chapter 12, "How sure may we be?"'
-DIFFERENCE = 'chapter 12, "Is the difference real?"'
-KNOW = 'chapter 12, "Does it know what it does not know?"'
+CALIBRATED = 'chapter 12, "Is it right as often as it says?"'
 
 
 def _probe_perplexity(answer):
@@ -24,7 +22,7 @@ def _probe_perplexity(answer):
         ("blocks of 1, 5 and 2 tokens", [[6.0], [0.1, 0.2, 0.3, 0.4, 0.5], [2.0, 0.0]]),
         ("an empty block among others", [[0.7, 1.9], [], [2.2]]),
         ("800 tokens", [[1.5] * 500, [2.5] * 300]),
-        ("a very high price", [[9.0, 8.0]]),
+        ("a very high loss", [[9.0, 8.0]]),
     ):
         try:
             yield label, float(answer(blocks))
@@ -43,20 +41,20 @@ PERPLEXITY = Exercise(
     look=PAPER,
     mistakes=(
         Mistake("the mean of exponentials", "You turned each token into a perplexity and averaged those. Average the nats first, then take the exponential once.",
-                edit=("math.exp(sum(prices)", "(sum(map(math.exp, prices))")),
+                edit=("math.exp(sum(losses)", "(sum(map(math.exp, losses))")),
         Mistake("a mean of block means", "You averaged each block and then the blocks, so a token of a short block weighs more. Add up all tokens of all blocks.",
-                edit=("price for block in blocks for price in block", "sum(block) / len(block) for block in blocks if block"),
-                also=(("price for block in blocks for price in block", "sum(block) / len(block) for block in blocks"),), look=TWICE),
+                edit=("loss for block in blocks for loss in block", "sum(block) / len(block) for block in blocks if block"),
+                also=(("loss for block in blocks for loss in block", "sum(block) / len(block) for block in blocks"),), look=TWICE),
         Mistake("a mean of block perplexities", "You averaged the perplexities of the blocks. Perplexities cannot be averaged; the nats of all tokens can.",
-                edit=(("price for block in blocks for price in block", "math.exp(sum(block) / len(block)) for block in blocks if block"),
-                      ("math.exp(sum(prices)", "(sum(prices)"))),
+                edit=(("loss for block in blocks for loss in block", "math.exp(sum(block) / len(block)) for block in blocks if block"),
+                      ("math.exp(sum(losses)", "(sum(losses)"))),
         Mistake("the sum instead of the mean", "You took the exponential of the sum, which is 1 / the probability of the whole text. Divide by the number of tokens first.",
-                edit=("/ len(prices)", "")),
+                edit=("/ len(losses)", "")),
         Mistake("the root at the end", "On paper you are right, but the exponential of a long text's sum is more than a float can hold. Divide by the number of tokens first.",
-                edit=("/ len(prices))", ") ** (1 / len(prices))")),
+                edit=("/ len(losses))", ") ** (1 / len(losses))")),
         Mistake("the loss, not the perplexity", "That is the mean loss in nats. The perplexity is e to this power.",
                 edit=("math.exp(", "(")),
-        Mistake("the sign reversed", "You took the exponential of minus the mean: the probability of a token, not its perplexity. The prices are positive already.",
+        Mistake("the sign reversed", "You took the exponential of minus the mean: the probability of a token, not its perplexity. The losses are positive already.",
                 edit=("exp(", "exp(-")),
         Mistake("two to the power of nats", "You raised 2 to a number of nats. 2 goes with bits; with nats it is e.",
                 edit=("math.exp(", "2 ** (")),
@@ -79,8 +77,8 @@ BITS = Exercise(
         "1 bit is ln 2 = 0.693 nats. So the number of bits is larger than the number of nats.",
         'The bytes are len(text.encode("utf-8")), not len(text): é has two.',
     ),
-    explanation="The tokens cancel: what is left is the price of the text, divided by something that no tokenizer can change.",
-    look=CURRENCY,
+    explanation="The tokens cancel: what is left is the loss of the text, divided by something that no tokenizer can change.",
+    look=UNIT,
     mistakes=(
         Mistake("characters instead of bytes", "For plain English you are right, but you divided by characters. UTF-8 needs two bytes for é and four for a smile.",
                 edit=('text.encode("utf-8")', "text")),
@@ -155,16 +153,16 @@ SCORE = Exercise(
         "Print t and ids[t] for a prompt of two ids. Where do the logits stand that predict the first id of the answer?",
         "The id at place t is predicted by the logits at place t - 1.",
     ),
-    explanation="Logits at a place are about the next one, so the first token of the answer is priced by the last token of the prompt.",
-    look=QUESTIONS,
+    explanation="Logits at a place are about the next one, so the first token of the answer is predicted at the last place of the prompt.",
+    look=QUIZ,
     mistakes=(
         Mistake("compared with the logits after it", "You look up each id in the logits of its own place. Those come after the id was read and are about the next one.",
-                edit=("t - 1", "t"), look=PRICE),
+                edit=("t - 1", "t"), look=QUIZ),
         Mistake("the first token of the answer left out", "The first token of the answer is missing. It is predicted from the last token of the prompt.",
                 edit=("range(n_prompt", "range(n_prompt + 1"),
                 also=((("range(n_prompt", "range(n_prompt + 1"), ("(len(ids) - n_prompt)", "max(1, len(ids) - n_prompt - 1)")),
                       (("range(n_prompt", "range(n_prompt + 1"), ("- n_prompt", "- n_prompt - 1")))),
-        Mistake("the prompt scored too", "You added the prices of the prompt. Only those of the answer say how well it follows.",
+        Mistake("the prompt scored too", "You added the logarithms of the prompt. Only those of the answer say how well it follows.",
                 edit=("range(n_prompt", "range(1")),
         Mistake("the mean over prompt and answer", "You scored the whole text, prompt and answer. Only the tokens of the answer count, above and below the line.",
                 edit=(("range(n_prompt", "range(1"), ("- n_prompt", "- 1"))),
@@ -205,15 +203,15 @@ ACCURACY = Exercise(
         "Make a list of 1 for each right answer and 0 for each wrong one. Its mean is the accuracy.",
         "The standard error is the sample's standard deviation (it divides by n - 1), over sqrt(n): statistics.stdev(right) / math.sqrt(n).",
     ),
-    explanation="The mean of zeros and ones is the accuracy, and the same list knows how far it may be off.",
+    explanation="The mean of zeros and ones is the accuracy, and the standard deviation of the same list gives its error.",
     look=SURE,
     mistakes=(
         Mistake("not divided by the length", "You compared the sums. A long answer has a lower sum because it has more factors: divide by its length.",
                 edit=("total / size", "total"), look=LONG),
         Mistake("probabilities divided by the length", "You divided probabilities by the length. Divide their logarithms: the mean of ln p is what is compared.",
-                edit=("total / size", "math.exp(total) / size"), look=QUESTIONS),
+                edit=("total / size", "math.exp(total) / size"), look=LONG),
         Mistake("the last of equal scores", "When scores are equal you take the last choice. The first one counts: scores.index(max(scores)).",
-                edit=("scores.index(max(scores))", "max(range(len(scores)), key=lambda i: (scores[i], i))"), look=QUESTIONS),
+                edit=("scores.index(max(scores))", "max(range(len(scores)), key=lambda i: (scores[i], i))"), look=QUIZ),
         Mistake("divided by n instead of n - 1", "The standard deviation of a sample divides by n - 1, since the mean was estimated from it, too.",
                 edit=("(n - 1)", "n")),
         Mistake("the deviation of one question", "As the error you returned how far one question is off; the mean of n questions is off by sqrt(n) times less.",
@@ -244,8 +242,8 @@ CALIBRATION = Exercise(
         "The error is the gap that a prediction meets on average. A bin with 100 predictions is met 100 times.",
         "Weigh each gap by len(inside) / len(confidence), and add.",
     ),
-    explanation="Weighted by counts, a bin with one lucky prediction no longer speaks as loudly as one with thousands.",
-    look=KNOW,
+    explanation="Weighted by counts, a bin with one lucky prediction no longer counts as much as one with thousands.",
+    look=CALIBRATED,
     mistakes=(
         Mistake("every bin counts the same", "You average the gaps over the bins that hold something. A bin with one prediction then weighs as much as one with a thousand.",
                 edit=(("error = 0.0", "error, used = 0.0, 0"),
