@@ -17,7 +17,7 @@ def scored(prompt: str, answer: str, log_probs: Sequence[float]) -> None:
     size = 34
     left = 12
     start = left + size * len(prompt)
-    d = Drawing(left + size * (len(prompt) + len(answer)) + 12, 150)
+    d = Drawing(left + size * (len(prompt) + len(answer)) + 12, 144)
 
     d.text(left, 20, "only read", anchor="start", size=14)
     d.text(start, 20, "scored", anchor="start", size=14)
@@ -26,8 +26,8 @@ def scored(prompt: str, answer: str, log_probs: Sequence[float]) -> None:
     for i, value in enumerate(log_probs):
         middle = start + size * (i + 0.5)
         d.line(middle, 70, middle, 82)
-        d.text(middle, 98, f"{value:.1f}", size=13)
-    d.text(start, 136, f"sum: {sum(log_probs):.1f}", anchor="start", size=15)
+        d.text(middle, 98, _signed(value), size=13)
+    d.text(start, 132, f"sum of ln p: {_signed(sum(log_probs))}", anchor="start", size=15)
     d.show(
         alt=f"The prompt {prompt!r} is only read. Below each character of the answer {answer!r} stands ln p: "
         f"{', '.join(f'{value:.1f}' for value in log_probs)}, together {sum(log_probs):.1f}.",
@@ -112,3 +112,8 @@ def two_results(n: int, yours: int, theirs: int) -> None:
         "bar covers 0.",
         caption="Dots are results, and bars are one standard error to each side.",
     )
+
+
+def _signed(value: float) -> str:
+    """Return a number with one decimal and a real minus sign."""
+    return f"{value:.1f}".replace("-", "−")
