@@ -53,7 +53,9 @@ def build_pair(config: GPTConfig, seed: int = 0) -> tuple[MiniGPT, GPT2LMHeadMod
 
 def write_ours(model: MiniGPT, ids: Tensor, n_tokens: int) -> Tensor:
     """Return ids (1, T) with n_tokens more, the best each time."""
-    tokenizer = SimpleNamespace(vocab_size=model.config.vocab_size)  # only text needs a real one
+    tokenizer = SimpleNamespace(
+        vocab_size=model.config.vocab_size, decode=str
+    )  # only text needs a real one
     return TextGenerator(model, tokenizer).generate_ids(ids, n_tokens, "greedy")
 
 

@@ -1,6 +1,6 @@
 """Write text with a model: choose each token, remember what was computed, stop in time.
 
-Shapes: B texts, T tokens, V ids in the vocabulary, H_kv heads of keys and values of width D.
+Shapes: B batch size, T sequence length, V vocabulary size, H_kv key heads of width D.
 
 Written by notebooks/11_generation.ipynb (chapter 11): edit it there.
 """
@@ -40,7 +40,7 @@ def _problems(
     min_p: float | None = None,
     repetition_penalty: float = 1.0,
 ) -> Iterator[str]:
-    """Yield a sentence for each setting of a filter that makes no sense."""
+    """Yield an error message for each setting of a filter that makes no sense."""
     if not 0 <= temperature < math.inf:
         yield f"temperature={temperature}, expected at least 0"
     if top_k is not None and (type(top_k) is not int or top_k < 1):
@@ -55,8 +55,44 @@ def _problems(
 
 def _refuse(problems: Iterable[str]) -> None:
     """Raise a ValueError that lists the problems, if there are any."""
-    if problems := list(problems):
-        raise ValueError("cannot generate: " + "; ".join(problems) + ".")
+    listed = "; ".join(problems)
+    if listed:
+        raise ValueError(f"cannot generate: {listed}.")
+
+
+def _bounded(factor: float) -> float:
+    """Return a factor that acts on float32 logits as `factor` does, but makes none of them infinite."""
+    return min(max(factor, 1e-30), 1e30)
+
+
+def _penalise(scores: Tensor, previous: Tensor, penalty: float) -> Tensor:
+    """Make the ids of previous (B, T) less likely, each once: Keskar et al. (2019), section 4.1."""
+    seen = scores.gather(1, previous)
+    seen = torch.where(seen < 0, seen * penalty, seen / penalty)
+    return scores.scatter(1, previous, seen)
+
+
+def _keep_best(scores: Tensor) -> Tensor:
+    best = scores.argmax(dim=-1, keepdim=True)  # the lowest id of equals
+    return torch.full_like(scores, -math.inf).scatter(1, best, scores.gather(1, best))
+
+
+def _keep_top_k(scores: Tensor, top_k: int) -> Tensor:
+    kth = scores.topk(min(top_k, scores.shape[-1])).values[:, -1:]
+    return scores.masked_fill(scores < kth, -math.inf)
+
+
+def _keep_top_p(scores: Tensor, top_p: float) -> Tensor:
+    ordered, ids = scores.sort()  # the most likely last
+    dropped = ordered.softmax(dim=-1).cumsum(dim=-1) <= 1 - top_p
+    dropped[:, -1] = False
+    return scores.masked_fill(dropped.scatter(1, ids, dropped), -math.inf)
+
+
+def _keep_min_p(scores: Tensor, min_p: float) -> Tensor:
+    probabilities = scores.softmax(dim=-1)
+    least = min_p * probabilities.amax(dim=-1, keepdim=True)
+    return scores.masked_fill(probabilities < least, -math.inf)
 
 
 def filter_logits(
@@ -72,34 +108,30 @@ def filter_logits(
     """Return logits (B, V) in float32, -inf where a token is ruled out; None switches a filter off.
 
     In this order: repetition_penalty on the ids of `previous` (B, T); temperature, where 0 keeps only
-    the best token; top_k; top_p (Holtzman et al., 2020), with the token that crosses the threshold;
-    min_p times the largest probability. At least one token of each row stays. ValueError for settings
-    that make no sense.
+    the best token; top_k, with the equals of the k-th; top_p (Holtzman et al., 2020), with the token
+    that crosses the threshold; min_p times the largest probability. At least one token of each row
+    stays. Raises ValueError for settings that make no sense.
     """
     _refuse(_problems(temperature, top_k, top_p, min_p, repetition_penalty))
     scores = logits.float()
+
     if repetition_penalty != 1:
         if previous is None:
             raise ValueError("repetition_penalty needs the ids so far: previous=ids, (B, T).")
-        seen = scores.gather(1, previous)
-        seen = torch.where(seen < 0, seen * repetition_penalty, seen / repetition_penalty)
-        scores = scores.scatter(1, previous, seen)
+        scores = _penalise(scores, previous, _bounded(repetition_penalty))
+
     if temperature == 0:
-        best = scores.argmax(dim=-1, keepdim=True)  # the lowest id of equals
-        return torch.full_like(scores, -math.inf).scatter(1, best, scores.gather(1, best))
-    scores = scores / temperature
+        return _keep_best(scores)
+    if min(temperature, repetition_penalty) < 1e-6:  # or the quotient could become infinite
+        scores = scores - scores.amax(dim=-1, keepdim=True)
+    scores = scores / _bounded(temperature)
+
     if top_k is not None:
-        kth = scores.topk(min(top_k, scores.shape[-1])).values[:, -1:]
-        scores = scores.masked_fill(scores < kth, -math.inf)
+        scores = _keep_top_k(scores, top_k)
     if top_p is not None:
-        ordered, ids = scores.sort()  # the most likely last
-        out = ordered.softmax(dim=-1).cumsum(dim=-1) <= 1 - top_p
-        out[:, -1] = False
-        scores = scores.masked_fill(out.scatter(1, ids, out), -math.inf)
+        scores = _keep_top_p(scores, top_p)
     if min_p is not None:
-        probabilities = scores.softmax(dim=-1)
-        least = min_p * probabilities.amax(dim=-1, keepdim=True)
-        scores = scores.masked_fill(probabilities < least, -math.inf)
+        scores = _keep_min_p(scores, min_p)
     return scores
 
 
@@ -109,11 +141,12 @@ def sample(
     """Draw an id for each row of logits (B, V), each as often as its probability says: (B,) int64.
 
     generator: a torch.Generator, or a list with one for each row, so that a row's draws do not depend
-    on its neighbours.
+    on its neighbours. Raises ValueError if the list does not have B generators.
     """
     probabilities = logits.float().softmax(dim=-1)
     if not isinstance(generator, (list, tuple)):
         return torch.multinomial(probabilities, 1, generator=generator)[:, 0]
+
     rows = zip(probabilities, generator, strict=True)
     return torch.cat([torch.multinomial(row, 1, generator=g) for row, g in rows])
 
@@ -129,19 +162,22 @@ class _LayerCache:
         device: str | torch.device,
         is_last: bool,
     ) -> None:
-        self.owner, self.is_last = owner, is_last
+        self.owner = owner
+        self.is_last = is_last
         self.k = torch.zeros(shape, dtype=dtype, device=device)
         self.v = torch.zeros_like(self.k)
 
     def update(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Write k and v (B, H_kv, T, D) behind the rest; return all, (B, H_kv, length + T, D)."""
-        start, end = self.owner.length, self.owner.length + k.shape[2]
-        if end > self.k.shape[2] or len(k) != len(self.k) or k.dtype != self.k.dtype:
-            B, _, max_len, _ = self.k.shape
+        start = self.owner.length
+        end = start + k.shape[2]
+        B, _, max_len, _ = self.k.shape
+        if end > max_len or len(k) != B or k.dtype != self.k.dtype:
             raise ValueError(
                 f"the cache holds {B} texts of at most {max_len} tokens in {self.k.dtype}, but it got "
                 f"{len(k)} texts with {end} tokens in {k.dtype}: make a KVCache of that size."
             )
+
         self.k[:, :, start:end] = k.detach()  # no gradient flows through a memory
         self.v[:, :, start:end] = v.detach()
         if self.is_last:  # until then every layer of this step must see the same length
@@ -153,8 +189,8 @@ class KVCache:
     """Remember the keys and values of all tokens so far, so that each is computed once.
 
     `cache[i]` belongs to layer i; `length` counts the tokens, and moves when the last layer has
-    written. The memory is taken at once: n_layer x 2 x B x H_kv x max_len x D numbers, with
-    max_len = max_seq_len unless told. Raises ValueError when it is full.
+    written. The memory is taken at once: n_layer x 2 x B x H_kv x max_len x D numbers; max_len is
+    max_seq_len by default. Raises ValueError when it is full.
     """
 
     def __init__(
@@ -179,7 +215,7 @@ class KVCache:
         self.length = 0
 
     def truncate(self, length: int) -> None:
-        """Forget all tokens but the first `length`; ValueError if there are fewer."""
+        """Forget all tokens but the first `length`; raises ValueError if there are fewer."""
         if not 0 <= length <= self.length:
             raise ValueError(f"cannot keep {length} tokens: the cache holds {self.length}.")
         self.length = length
@@ -207,6 +243,27 @@ def _new_cache(model: MiniGPT, batch_size: int, max_len: int) -> KVCache:
     return KVCache(model.config, batch_size, max_len, weight.dtype, weight.device)
 
 
+def _last_logits(
+    model: MiniGPT, window: Tensor, lengths: list[int], cache: KVCache | None
+) -> Tensor:
+    """Return the logits (B, V) after `window` (B, T), whose first tokens may be in the cache.
+
+    lengths[b] tokens at the right of row b are real; the padding before them is hidden.
+    """
+    T = window.shape[1]
+    new = window if cache is None else window[:, cache.length :]
+    positions = None
+    mask = None
+    if min(lengths) < T:
+        padding = T - torch.tensor(lengths, device=window.device)[:, None]
+        places = torch.arange(T, device=window.device)
+        positions = (places - padding).clamp(min=0)[:, T - new.shape[1] :]
+        mask = (places >= padding)[:, None, None]
+
+    logits, _ = model(new, positions=positions, mask=mask, cache=cache, last_only=True)
+    return logits[:, -1]
+
+
 @torch.inference_mode()
 def _steps(
     model: MiniGPT,
@@ -216,15 +273,17 @@ def _steps(
     choose: Callable[[Tensor, Tensor], Tensor],
     use_cache: bool,
 ) -> Iterator[Tensor]:
-    """Yield n_tokens times the next ids (B,). ids (B, T): lengths[b] tokens of each row, at the right.
+    """Yield the next ids (B,), n_tokens times. ids (B, T): the last lengths[b] tokens of row b are real.
 
-    A row longer than max_seq_len goes on from the last half of that, read again from position 0, for
+    A row longer than max_seq_len goes on from the last half of it, read again from position 0, because
     the cache was filled at the old positions, by a model that still saw the beginning.
     """
-    limit, (B, T) = model.config.max_seq_len, ids.shape
+    limit = model.config.max_seq_len
+    B, T = ids.shape
     text = torch.cat([ids, ids.new_empty(B, n_tokens)], dim=1)
     cache = _new_cache(model, B, min(limit, T + n_tokens)) if use_cache else None
-    start = 0
+    start = 0  # where the window begins
+
     with _evaluating(model):
         for end in range(T, T + n_tokens):
             if max(lengths) > limit:
@@ -232,62 +291,26 @@ def _steps(
                 start = end - max(lengths)
                 if cache is not None:
                     cache.reset()
+
             logits = _last_logits(model, text[:, start:end], lengths, cache)
             text[:, end] = choose(logits, text[:, :end])
             yield text[:, end]
             lengths = [n + 1 for n in lengths]
 
 
-def _last_logits(
-    model: MiniGPT, window: Tensor, lengths: list[int], cache: KVCache | None
-) -> Tensor:
-    """Return the logits (B, V) after `window` (B, T); the cache may know its first tokens already."""
-    T = window.shape[1]
-    new = window if cache is None else window[:, cache.length :]
-    positions = mask = None
-    if min(lengths) < T:  # some rows begin with padding, which nobody may look at
-        padding = T - torch.tensor(lengths, device=window.device)[:, None]
-        places = torch.arange(T, device=window.device)
-        positions = (places - padding).clamp(min=0)[:, T - new.shape[1] :]
-        mask = (places >= padding)[:, None, None]
-    logits, _ = model(new, positions=positions, mask=mask, cache=cache, last_only=True)
-    return logits[:, -1]
+def _check_search(model: MiniGPT, ids: Tensor, max_new_tokens: int, num_beams: int) -> None:
+    limit = model.config.max_seq_len
+    fits = ids.shape[1] + max_new_tokens <= limit
+    if len(ids) != 1 or num_beams < 1 or max_new_tokens < 1 or not fits:
+        raise ValueError(
+            f"expected ids (1, T), a beam, a token, and at most max_seq_len={limit} tokens in all; got "
+            f"{tuple(ids.shape)}, num_beams={num_beams}, max_new_tokens={max_new_tokens}."
+        )
 
 
-class _PackedLinear(nn.Module):
-    """A linear layer whose bfloat16 matrix lies as this processor wants it; only for use, not for training."""
-
-    def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
-        super().__init__()
-        self.packed, self.bias = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), 1), bias
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, "none", [], "")
-
-
-def pack_weights(model: MiniGPT) -> MiniGPT:
-    """Return a copy of a model that writes faster on a processor: the same numbers, in another order in memory.
-
-    float32: matrices with more rows than columns are kept column by column. bfloat16: all are packed by
-    torch's oneDNN, if it is there. Other types and devices: a plain copy. The logits are those of `model` up
-    to rounding. The copy takes the memory of the weights again, and cannot be trained or saved.
-    """
-    model = copy.deepcopy(model).eval().requires_grad_(False)
-    weight = model.embedding.weight
-    if weight.device.type != "cpu":
-        return model
-    if weight.dtype == torch.float32:
-        for matrix in (w for w in model.parameters() if w.ndim == 2 and len(w) > w.shape[1]):
-            matrix.data = matrix.data.t().contiguous().t()
-    packs = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-    if weight.dtype == torch.bfloat16 and packs and torch.ops.mkldnn._is_mkldnn_bf16_supported():
-        for parent in list(model.modules()):
-            for name, layer in list(parent.named_children()):
-                if type(layer) is nn.Linear:
-                    setattr(parent, name, _PackedLinear(layer.weight, layer.bias))
-        if model.head is None:  # the embedding is the largest matrix of all
-            model.head = _PackedLinear(weight)
-    return model
+def _rule_out(logits: Tensor, ids: Tensor) -> Tensor:
+    """Return logits (B, V) with -inf at the ids (N,), which then have no chance at all."""
+    return logits.index_fill(1, ids, -math.inf) if len(ids) else logits
 
 
 @torch.inference_mode()
@@ -300,57 +323,67 @@ def beam_search(
     length_penalty: float = 1.0,
     stop_ids: Collection[int] = (),
     cache: bool = True,
+    suppress_ids: Collection[int] = (),
 ) -> Tensor:
     """Return ids (1, T) with the best continuation that is found, of at most max_new_tokens: (1, T + n).
 
     Its score is the sum of log probabilities / n^length_penalty. num_beams texts grow side by side;
     one with a stop id is finished, and num_beams finished ones end the search, as in Hugging Face with
-    early_stopping=True. ValueError if the texts would not fit.
+    early_stopping=True. suppress_ids: never written, as if the model had no such rows. Raises ValueError
+    if the texts would not fit.
     """
-    T, limit = ids.shape[1], model.config.max_seq_len
-    if len(ids) != 1 or num_beams < 1 or max_new_tokens < 1 or T + max_new_tokens > limit:
-        raise ValueError(
-            f"expected ids (1, T), a beam, a token, and at most max_seq_len={limit} tokens in all; got "
-            f"{tuple(ids.shape)}, num_beams={num_beams}, max_new_tokens={max_new_tokens}."
-        )
-    beams, finished, V = ids.repeat(num_beams, 1), [], model.config.vocab_size
+    _check_search(model, ids, max_new_tokens, num_beams)
+    V = model.config.vocab_size
+    # a beam has a candidate for each stop, which may be finished, and another one to go on
+    n_candidates = min(max(2, 1 + len(stop_ids)) * num_beams, num_beams * V)
+
+    beams = ids.repeat(num_beams, 1)
     scores = torch.full((num_beams, 1), -1e9, device=ids.device)
     scores[0] = 0.0  # at first all beams are the same text: only one of them counts
-    store = _new_cache(model, num_beams, T + max_new_tokens) if cache else None
-    candidates = min(max(2, 1 + len(stop_ids)) * num_beams, num_beams * V)
+    suppressed = torch.tensor([*suppress_ids], dtype=torch.int64, device=ids.device)
+    memory = _new_cache(model, num_beams, ids.shape[1] + max_new_tokens) if cache else None
+    finished: list[tuple[float, Tensor]] = []
+
     with _evaluating(model):
         for n in range(1, max_new_tokens + 1):
-            new = beams if store is None else beams[:, store.length :]
-            logits = model(new, cache=store, last_only=True)[0][:, -1]
-            totals = scores + logits.float().log_softmax(dim=-1)
-            best, flat = totals.flatten().topk(candidates)
-            rows, tokens = flat // V, flat % V
+            new = beams if memory is None else beams[:, memory.length :]
+            logits = model(new, cache=memory, last_only=True)[0][:, -1]
+            log_probs = _rule_out(logits, suppressed).float().log_softmax(dim=-1)
+            totals = scores + log_probs  # (num_beams, V)
+
+            best, flat = totals.flatten().topk(n_candidates)
+            rows = flat // V
+            tokens = flat % V
             grown = torch.cat([beams[rows], tokens[:, None]], dim=1)
+
             stops = torch.tensor([token in stop_ids for token in tokens.tolist()])
             ended = stops | (n == max_new_tokens)
             for i in ended[:num_beams].nonzero()[:, 0].tolist():
                 finished.append((best[i].item() / n**length_penalty, grown[i]))
             if len(finished) >= num_beams or n == max_new_tokens:
                 break
+
             going = (~ended).nonzero()[:num_beams, 0].to(ids.device)
-            beams, scores = grown[going], best[going, None]
-            if store is not None:
-                store.reorder(rows[going])
+            beams = grown[going]
+            scores = best[going, None]
+            if memory is not None:
+                memory.reorder(rows[going])
+
     return max(finished, key=lambda pair: pair[0])[1][None]
 
 
-# strategy: the filter it adds to temperature and repetition_penalty
-STRATEGIES = {"greedy": None, "sample": None, "top_k": "top_k", "top_p": "top_p", "min_p": "min_p",
-              "beam": None}  # fmt: skip
+STRATEGIES = ("greedy", "sample", "top_k", "top_p", "min_p", "beam")
+_FILTERS = ("top_k", "top_p", "min_p")  # the strategies that draw through a filter of their name
 
 
 @dataclass(frozen=True)
 class GenerationConfig:
-    """How to write: every choice of TextGenerator's methods, checked; ValueError for what cannot be.
+    """How to write: every option of TextGenerator's methods. Raises ValueError for invalid ones.
 
-    strategy: greedy, sample, top_k, top_p, min_p or beam; top_k, top_p, min_p and num_beams count only
-    under their own. stop: texts or ids. seed: row b draws with seed + b. overflow: when the text would
-    outgrow max_seq_len, "slide" on and forget its beginning, or "error" before the first token.
+    strategy: greedy, sample, top_k, top_p, min_p or beam. The fields top_k, top_p, min_p and num_beams
+    are ignored under other strategies. length_penalty: the exponent of the length in a beam's score.
+    stop: texts or ids. seed: row b draws with seed + b. overflow: when the text would outgrow
+    max_seq_len, "slide" on and forget its beginning, or raise an "error" before the first token.
     """
 
     max_new_tokens: int = 200
@@ -379,12 +412,16 @@ class GenerationConfig:
         for name in ("max_new_tokens", "num_beams"):
             if type(getattr(self, name)) is not int or getattr(self, name) < 1:
                 yield f"{name}={getattr(self, name)!r}, expected a whole number of at least 1"
+        if not -50 <= self.length_penalty <= 50:  # 100,000 tokens ** 50 still fits a float
+            yield f"length_penalty={self.length_penalty}, expected -50 to 50"
+
         if self.strategy not in STRATEGIES:
             yield f"strategy={self.strategy!r}, expected one of {', '.join(STRATEGIES)}"
-        elif (name := STRATEGIES[self.strategy]) and getattr(self, name) is None:
-            yield f"strategy={name!r} needs a value for {name}"
+        if self.strategy in _FILTERS and getattr(self, self.strategy) is None:
+            yield f"strategy={self.strategy!r} needs a value for {self.strategy}"
         if self.strategy == "beam" and self.repetition_penalty != 1:
             yield f"repetition_penalty={self.repetition_penalty} has no meaning for beam search"
+
         if self.overflow not in ("slide", "error"):
             yield f"overflow={self.overflow!r}, expected slide or error"
         if not all(type(s) is int or isinstance(s, str) and s for s in self.stop):
@@ -397,14 +434,19 @@ class GenerationConfig:
         generator: torch.Generator | list[torch.Generator] | None = None,
     ) -> Tensor:
         """Return the next id of each row, (B,), given logits (B, V) and the ids so far, (B, T)."""
-        filters = {"temperature": self.temperature, "repetition_penalty": self.repetition_penalty}
-        if self.strategy == "greedy":
-            if self.repetition_penalty == 1:
-                return logits.argmax(dim=-1)
-            filters["temperature"] = 0
-        if name := STRATEGIES[self.strategy]:
-            filters[name] = getattr(self, name)
-        return sample(filter_logits(logits, previous=previous, **filters), generator)
+        if self.strategy == "greedy" and self.repetition_penalty == 1:
+            return logits.argmax(dim=-1)
+
+        scores = filter_logits(
+            logits,
+            temperature=0.0 if self.strategy == "greedy" else self.temperature,
+            top_k=self.top_k if self.strategy == "top_k" else None,
+            top_p=self.top_p if self.strategy == "top_p" else None,
+            min_p=self.min_p if self.strategy == "min_p" else None,
+            repetition_penalty=self.repetition_penalty,
+            previous=previous,
+        )
+        return sample(scores, generator)
 
 
 class _Reader:
@@ -414,20 +456,26 @@ class _Reader:
         self.decode = tokenizer.decode
         self.stop_ids = {s for s in stop if isinstance(s, int)}
         self.stop_texts = [s for s in stop if isinstance(s, str)]
-        self.ids, self.text, self.done = [], "", False
+        self.longest = max(map(len, self.stop_texts), default=0)
+        self.ids: list[int] = []
+        self.text = ""
+        self.done = False
 
     def feed(self, token: int) -> str:
         """Take a token; return the new piece of the text, which may be empty."""
         if token in self.stop_ids:
             return self.finish()
+
         self.ids.append(token)
         text = self.decode(self.ids)
-        found = [i for s in self.stop_texts if (i := text.find(s)) >= 0]
+        found = [text.find(stop) for stop in self.stop_texts if stop in text]
         if found:
             return self._release(text[: min(found)], done=True)
+
         text = text.rstrip("\ufffd")  # perhaps the first bytes of a character
-        for size in range(max(map(len, self.stop_texts), default=0) - 1, 0, -1):
-            if text.endswith(tuple(s[:size] for s in self.stop_texts if size < len(s))):
+        for size in range(self.longest - 1, 0, -1):
+            beginnings = tuple(stop[:size] for stop in self.stop_texts if size < len(stop))
+            if text.endswith(beginnings):
                 return self._release(text[:-size])  # perhaps the beginning of a stop text
         return self._release(text)
 
@@ -436,57 +484,102 @@ class _Reader:
         return "" if self.done else self._release(self.decode(self.ids), done=True)
 
     def _release(self, text: str, done: bool = False) -> str:
-        piece, self.done = text[len(self.text) :], done
+        piece = text[len(self.text) :]
         self.text += piece
+        self.done = done
         return piece
 
 
-def _tokens(
-    model: MiniGPT, prompts: list[list[int]], config: GenerationConfig
-) -> Iterator[Sequence[int]]:
-    """Yield the next id of each row, again and again."""
-    longest, limit = max(map(len, prompts)), model.config.max_seq_len
+def _check_room(prompts: list[list[int]], config: GenerationConfig, limit: int) -> None:
+    """Raise a ValueError for an empty prompt, and for texts that would not fit where they cannot slide."""
     if not all(prompts):
         raise ValueError("an empty prompt: expected a token to go on from, such as a line break.")
+
+    longest = max(map(len, prompts))
     fits = longest + config.max_new_tokens <= limit
     if not fits and (config.overflow == "error" or config.strategy == "beam"):
         raise ValueError(
             f"{longest} tokens and {config.max_new_tokens} new ones, but max_seq_len is {limit}: "
             'ask for fewer, or take overflow="slide" (which beam search cannot).'
         )
-    device = model.embedding.weight.device
-    # a row's own first token is its padding: it is never looked at, and penalises nothing new
-    ids = torch.tensor([p[:1] * (longest - len(p)) + p for p in prompts], device=device)
+
+
+def _searched(
+    model: MiniGPT, prompts: list[list[int]], config: GenerationConfig, banned: list[int]
+) -> Iterator[Sequence[int]]:
+    """Yield the ids that beam search finds, one of each row at a time; a row that has ended goes on with 0."""
+    found = []
+    for prompt in prompts:
+        text = beam_search(
+            model,
+            torch.tensor([prompt], device=model.embedding.weight.device),
+            config.max_new_tokens,
+            config.num_beams,
+            length_penalty=config.length_penalty,
+            stop_ids=[stop for stop in config.stop if isinstance(stop, int)],
+            cache=config.use_cache,
+            suppress_ids=banned,
+        )
+        found.append(text[0, len(prompt) :].tolist())
+    yield from zip_longest(*found, fillvalue=0)
+
+
+def _tokens(
+    model: MiniGPT,
+    prompts: list[list[int]],
+    config: GenerationConfig,
+    without_token: Collection[int] = (),
+) -> Iterator[Sequence[int]]:
+    """Yield the next id of each row, again and again; an id without a token only if it is a stop."""
+    _check_room(prompts, config, model.config.max_seq_len)
+    banned = [i for i in without_token if i not in config.stop]
     if config.strategy == "beam":
-        found = []
-        for prompt in prompts:
-            text = beam_search(
-                model,
-                torch.tensor([prompt], device=device),
-                config.max_new_tokens,
-                config.num_beams,
-                length_penalty=config.length_penalty,
-                stop_ids=[stop for stop in config.stop if isinstance(stop, int)],
-                cache=config.use_cache,
-            )
-            found.append(text[0, len(prompt) :].tolist())
-        yield from zip_longest(*found, fillvalue=0)  # a shorter row has ended: nobody reads the 0
+        yield from _searched(model, prompts, config, banned)
         return
-    generator = None
+
+    device = model.embedding.weight.device
+    lengths = [len(prompt) for prompt in prompts]
+    longest = max(lengths)
+    # a row's own first token is its padding: it is never looked at, and penalises nothing new
+    padded = [prompt[:1] * (longest - len(prompt)) + prompt for prompt in prompts]
+    ids = torch.tensor(padded, device=device)
+    suppressed = torch.tensor(banned, dtype=torch.int64, device=device)
+
+    generators = None
     if config.seed is not None:
         seeds = range(config.seed, config.seed + len(prompts))
-        generator = [torch.Generator(device).manual_seed(seed) for seed in seeds]
+        generators = [torch.Generator(device).manual_seed(seed) for seed in seeds]
 
     def choose(logits: Tensor, previous: Tensor) -> Tensor:
-        return config.choose(logits, previous, generator)
+        return config.choose(_rule_out(logits, suppressed), previous, generators)
 
-    lengths = [len(prompt) for prompt in prompts]
     for tokens in _steps(model, ids, lengths, config.max_new_tokens, choose, config.use_cache):
         yield tokens.tolist()
 
 
+def _decodes(tokenizer: _Tokenizer, ids: Sequence[int]) -> bool:
+    try:
+        tokenizer.decode(ids)
+    except (ValueError, LookupError):
+        return False
+    return True
+
+
+def _ids_without_token(tokenizer: _Tokenizer, vocab_size: int) -> list[int]:
+    """Return the ids below a model's vocab_size that the tokenizer cannot decode."""
+    known = range(tokenizer.vocab_size)
+    gaps = []
+    if not _decodes(tokenizer, [*known]):
+        gaps = [i for i in known if not _decodes(tokenizer, [i])]
+    return [*gaps, *range(len(known), vocab_size)]
+
+
 class TextGenerator:
-    """Write with a model and its tokenizer. The options of all methods are those of GenerationConfig."""
+    """Write with a model and its tokenizer. The options of all methods are those of GenerationConfig.
+
+    An id for which the tokenizer has no token is never written, unless it is named as a stop. Raises
+    ValueError if the tokenizer has more ids than the model.
+    """
 
     def __init__(self, model: MiniGPT, tokenizer: _Tokenizer) -> None:
         if tokenizer.vocab_size > model.config.vocab_size:
@@ -494,10 +587,17 @@ class TextGenerator:
                 f"the tokenizer has {tokenizer.vocab_size} ids, the model {model.config.vocab_size}: "
                 "they do not belong together."
             )
-        self.model, self.tokenizer = model, tokenizer
+        self.model = model
+        self.tokenizer = tokenizer
+        self._without_token = _ids_without_token(tokenizer, model.config.vocab_size)
 
     def _encode(self, prompt: str | Tensor) -> list[int]:
         return self.tokenizer.encode(prompt) if isinstance(prompt, str) else prompt.tolist()
+
+    def _tokens(
+        self, prompts: list[list[int]], config: GenerationConfig
+    ) -> Iterator[Sequence[int]]:
+        return _tokens(self.model, prompts, config, self._without_token)
 
     def generate(
         self,
@@ -511,13 +611,15 @@ class TextGenerator:
         """Return the continuation of a prompt, or a list of them for a list of prompts.
 
         A prompt is a text, or a tensor (T,) of its ids. Each prompt of a list gets what it would get
-        alone (up to rounding). A stop is not part of the text, nor is the prompt unless told.
+        alone (up to rounding). A stop is not part of the text, nor is the prompt by default. Raises
         ValueError for an empty prompt.
         """
         config = GenerationConfig(max_new_tokens, strategy, **options)
         if isinstance(prompt, str) or (isinstance(prompt, Tensor) and prompt.ndim == 1):
             return self._continue([prompt], config, include_prompt)[0]
-        return self._continue(list(prompt), config, include_prompt)
+
+        prompts = list(prompt)
+        return self._continue(prompts, config, include_prompt) if prompts else []
 
     def _continue(
         self, prompts: list[str | Tensor], config: GenerationConfig, include_prompt: bool
@@ -525,20 +627,22 @@ class TextGenerator:
         """Return the continuation of each prompt."""
         readers = [_Reader(self.tokenizer, config.stop) for _ in prompts]
         encoded = [self._encode(prompt) for prompt in prompts]
-        for tokens in _tokens(self.model, encoded, config) if prompts else ():
+        for tokens in self._tokens(encoded, config):
             for reader, token in zip(readers, tokens):
                 if not reader.done:
                     reader.feed(token)
             if all(reader.done for reader in readers):
                 break
+
         for reader in readers:
             reader.finish()
-        texts = [reader.text for reader in readers]
-        if include_prompt:
-            given = [
-                p if isinstance(p, str) else self.tokenizer.decode(p.tolist()) for p in prompts
-            ]
-            texts = [p + text for p, text in zip(given, texts)]
+        if not include_prompt:
+            return [reader.text for reader in readers]
+
+        texts = []
+        for prompt, reader in zip(prompts, readers):
+            given = prompt if isinstance(prompt, str) else self.tokenizer.decode(prompt.tolist())
+            texts.append(given + reader.text)
         return texts
 
     def stream(
@@ -551,12 +655,15 @@ class TextGenerator:
         """Yield the continuation of a prompt piece by piece, each as soon as it is certain."""
         config = GenerationConfig(max_new_tokens, strategy, **options)
         reader = _Reader(self.tokenizer, config.stop)
-        for (token,) in _tokens(self.model, [self._encode(prompt)], config):
-            if piece := reader.feed(token):
+        for (token,) in self._tokens([self._encode(prompt)], config):
+            piece = reader.feed(token)
+            if piece:
                 yield piece
             if reader.done:
                 return
-        if piece := reader.finish():
+
+        piece = reader.finish()
+        if piece:
             yield piece
 
     def generate_ids(
@@ -564,16 +671,68 @@ class TextGenerator:
     ) -> Tensor:
         """Return ids (B, T) with their continuations, (B, T + n), a stop id included.
 
-        A row that ended before the others repeats its stop id. ValueError for stop texts.
+        A row that ended before the others repeats its stop id. Raises ValueError for stop texts.
         """
         config = GenerationConfig(max_new_tokens, strategy, **options)
         if any(isinstance(stop, str) for stop in config.stop):
             raise ValueError(f"generate_ids knows no texts: stop={config.stop} must be ids.")
+
         columns = []
         last: list[int | None] = [None] * len(ids)
-        for tokens in _tokens(self.model, ids.tolist(), config):
+        for tokens in self._tokens(ids.tolist(), config):
             last = [old if old in config.stop else new for old, new in zip(last, tokens)]
             columns.append(last)
             if all(token in config.stop for token in last):
                 break
         return torch.cat([ids, torch.tensor(columns, device=ids.device).T], dim=1)
+
+
+class _PackedLinear(nn.Module):
+    """A linear layer whose bfloat16 matrix lies as this processor wants it; it cannot be trained."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
+        super().__init__()
+        self.packed = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), 1)
+        self.bias = bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, "none", [], "")
+
+
+def _can_pack() -> bool:
+    """Return whether torch's oneDNN is there, with the operations that we use, and knows bfloat16."""
+    if not (
+        torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    ):
+        return False
+    return torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
+def _pack_linear_layers(model: MiniGPT) -> None:
+    for parent in list(model.modules()):
+        for name, layer in list(parent.named_children()):
+            if type(layer) is nn.Linear:
+                setattr(parent, name, _PackedLinear(layer.weight, layer.bias))
+    if model.head is None:  # the embedding is the largest matrix of all
+        model.head = _PackedLinear(model.embedding.weight)
+
+
+def pack_weights(model: MiniGPT) -> MiniGPT:
+    """Return a copy of a model that writes faster on a processor: the same numbers, in another order in memory.
+
+    float32: matrices with more rows than columns are kept column by column. bfloat16: all are packed by
+    torch's oneDNN, if it is there. Other types and devices: a plain copy. The logits are those of `model` up
+    to rounding. The copy takes the memory of the weights again, and cannot be trained or saved.
+    """
+    model = copy.deepcopy(model).eval().requires_grad_(False)
+    weight = model.embedding.weight
+    if weight.device.type != "cpu":
+        return model
+
+    if weight.dtype == torch.float32:
+        for matrix in model.parameters():
+            if matrix.ndim == 2 and len(matrix) > matrix.shape[1]:
+                matrix.data = matrix.data.t().contiguous().t()
+    if weight.dtype == torch.bfloat16 and _can_pack():
+        _pack_linear_layers(model)
+    return model

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import pytest
@@ -227,6 +228,7 @@ def test_a_stream_consists_of_whole_characters_up_to_the_first_stop(text, stops,
 
 
 PROMPT = torch.tensor([[1, 2, 3]])
+STRATEGIES_THAT_DRAW = ("sample", "top_k", "top_p", "min_p")
 
 
 @pytest.mark.parametrize("num_beams", [1, 2, 13])
@@ -280,3 +282,167 @@ def test_an_unknown_option_is_refused():
 def test_the_options_cannot_be_changed_afterwards():
     with pytest.raises(AttributeError):
         GenerationConfig().seed = 3
+
+
+# ---------------------------------------------------------------- ids without a token
+
+
+def padded(model: MiniGPT, n_rows: int) -> MiniGPT:
+    """Return a copy of a model with more rows in its embedding and its head, which it would like to draw."""
+    config = dataclasses.replace(model.config, vocab_size=n_rows)
+    wide = MiniGPT(config).eval()
+    weights = model.state_dict()
+    for name, weight in wide.state_dict().items():
+        weight[: len(weights[name])] = weights[name]
+    with torch.no_grad():
+        wide.head.weight[model.config.vocab_size :] = 3 * torch.randn(config.n_embd)
+    return wide
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(14, 80), st.sampled_from(POSITIONS), st.integers(0, 9), st.booleans())
+def test_rows_without_a_token_change_no_text(n_rows, position, seed, use_cache):
+    model = small_model(seed, position=position)
+    plain = TextGenerator(model, LETTERS)
+    writer = TextGenerator(padded(model, n_rows), LETTERS)
+
+    for strategy, n in (("greedy", 30), ("beam", 8)):
+        options = {"use_cache": use_cache}
+        expected = plain.generate("abc", n, strategy, **options)
+        assert writer.generate("abc", n, strategy, **options) == expected
+        assert "".join(writer.stream("abc", n, strategy, **options)) == expected
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES_THAT_DRAW)
+def test_rows_without_a_token_are_never_drawn(strategy):
+    writer = TextGenerator(padded(small_model(), 64), LETTERS)
+    options = {"seed": 1, "temperature": 2.0, "min_p": 0.01, "top_k": 64, "top_p": 1.0}
+
+    texts = writer.generate(["abc", "m"], 60, strategy, **options)
+    rows = writer.generate_ids(PROMPT.expand(50, 3), 10, strategy, **options)
+
+    assert texts[0] == "".join(writer.stream("abc", 60, strategy, **options))
+    assert all(len(text) == 60 for text in texts)
+    assert rows.max() < 13
+    assert len(set(rows[:, 3:].flatten().tolist())) == 13
+
+
+GAP = BPETokenizer({bytes([b]): b for b in range(256)}, {"<end>": 300})  # 256 to 299: nothing
+
+
+@pytest.mark.parametrize("strategy", ["greedy", "beam", *STRATEGIES_THAT_DRAW])
+def test_ids_in_a_gap_of_the_vocabulary_are_never_written(strategy):
+    model = small_model(vocab_size=320, max_seq_len=200)
+    with torch.no_grad():
+        model.head.weight[256:300] = 3 * model.head.weight[65]
+    writer = TextGenerator(model, GAP)
+    options = {"seed": 1, "temperature": 2.0, "min_p": 0.01}
+
+    rows = writer.generate_ids(torch.tensor([[65], [66]]), 100, strategy, **options)
+
+    assert ((rows < 256) | (rows == 300)).all()
+    text = writer.generate("A", 100, strategy, **options)
+    assert "".join(writer.stream("A", 100, strategy, **options)) == text
+
+
+@pytest.mark.parametrize("strategy", ["greedy", "beam", *STRATEGIES_THAT_DRAW])
+def test_a_stop_may_be_an_id_without_a_token(strategy):
+    """An end-of-text id behind a character tokenizer's alphabet is such a stop."""
+    model = small_model(vocab_size=14)
+    with torch.no_grad():
+        model.head.weight[:13] = 0
+        model.head.weight[13] = 1000 * model.norm.bias
+        model.norm.weight.zero_()  # the logits no longer depend on the text: 13 is always the best
+    writer = TextGenerator(model, LETTERS)
+
+    rows = writer.generate_ids(PROMPT, 20, strategy, stop=13, temperature=0.1, min_p=0.1, seed=0)
+
+    assert rows.tolist() == [[1, 2, 3, 13]]
+    assert writer.generate("abc", 20, strategy, stop=13, temperature=0.1, min_p=0.1, seed=0) == ""
+
+
+def test_a_prompt_may_contain_an_id_without_a_token():
+    writer = TextGenerator(small_model(vocab_size=14), LETTERS)
+    start = torch.tensor([[13, 1]])
+
+    rows = writer.generate_ids(start, 10, repetition_penalty=1.5, seed=0)
+
+    assert torch.equal(rows[:, :2], start)
+    assert rows[:, 2:].max() < 13
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyError, IndexError])
+def test_a_tokenizer_may_refuse_an_id_in_its_own_way(error):
+    class Sparse:
+        vocab_size = 13
+
+        def encode(self, text):
+            return [int(letter) for letter in text]
+
+        def decode(self, ids):
+            if any(i % 2 for i in ids):
+                raise error("odd")
+            return "".join(map(str, ids))
+
+    rows = TextGenerator(small_model(), Sparse()).generate_ids(PROMPT, 20, "sample", seed=0)
+
+    assert not (rows[:, 3:] % 2).any()
+
+
+# ---------------------------------------------------------------- extreme settings
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.floats(1e-45, 1e-7),
+    st.sampled_from(STRATEGIES_THAT_DRAW),
+    st.sampled_from([1.0, 1.3]),
+    SEEDS,
+)
+def test_a_tiny_temperature_is_greedy(temperature, strategy, penalty, seed):
+    generator = torch.Generator().manual_seed(seed)
+    logits = 5 * torch.randn(4, 30, generator=generator)
+    previous = torch.randint(30, (4, 3), generator=generator)
+    config = GenerationConfig(
+        9, strategy, temperature=temperature, min_p=0.1, repetition_penalty=penalty
+    )
+    greedy = GenerationConfig(9, "greedy", repetition_penalty=penalty)
+
+    chosen = config.choose(logits, previous, generator)
+
+    assert torch.equal(chosen, greedy.choose(logits, previous))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.floats(1e-45, 1e-20), st.sampled_from([1e-38, 0.5, 1.0]), SEEDS)
+def test_a_tiny_penalty_takes_the_best_id_so_far(penalty, temperature, seed):
+    generator = torch.Generator().manual_seed(seed)
+    logits = 5 * torch.rand(4, 30, generator=generator) + 0.1
+    previous = torch.randint(30, (4, 3), generator=generator)
+
+    scores = filter_logits(
+        logits, temperature=temperature, repetition_penalty=penalty, previous=previous
+    )
+
+    seen = logits.gather(1, previous)
+    best = previous.gather(1, seen.argmax(dim=1, keepdim=True))[:, 0]
+    assert torch.equal(sample(scores, generator), best)
+
+
+@pytest.mark.parametrize("strategy", ["greedy", *STRATEGIES_THAT_DRAW])
+@pytest.mark.parametrize("temperature", [1e-38, 1.0, 1e39])
+@pytest.mark.parametrize("penalty", [1e-39, 1.0, 1e39])
+def test_a_text_can_be_written_with_extreme_settings(strategy, temperature, penalty):
+    writer = TextGenerator(padded(small_model(), 20), LETTERS)
+
+    text = writer.generate(
+        "abc", 30, strategy, temperature=temperature, repetition_penalty=penalty, min_p=0.1, seed=0
+    )
+
+    assert len(text) == 30
+
+
+@pytest.mark.parametrize("length_penalty", [-50.1, 1000, math.nan, math.inf])
+def test_a_length_penalty_that_no_float_can_hold_is_refused(length_penalty):
+    with pytest.raises(ValueError, match="length_penalty=.*expected -50 to 50"):
+        GenerationConfig(strategy="beam", length_penalty=length_penalty)

@@ -4,13 +4,12 @@ import torch
 
 from courseware.exercises import Exercise, Mistake, normal
 
-CHOOSE = 'chapter 11, "Choose by hand"'
+CHOOSE = 'chapter 11, "Three ways to cut"'
 CERTAIN = 'chapter 11, "When is a piece of text certain?"'
-MANY = 'chapter 11, "One step after another, for many texts"'
-UNMASKED = 'chapter 11, "Break it: padding without a mask"'
+MANY = 'chapter 11, "Several prompts at once"'
 SEARCH = 'chapter 11, "Search instead of drawing"'
 FORGET = 'chapter 11, "Break it: forget where you are"'
-MEMORY = 'chapter 11, "A memory for keys and values"'
+MEMORY = 'chapter 11, "Keep what you computed"'
 
 
 def _probe_penalty(answer):
