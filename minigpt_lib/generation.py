@@ -376,6 +376,29 @@ STRATEGIES = ("greedy", "sample", "top_k", "top_p", "min_p", "beam")
 _FILTERS = ("top_k", "top_p", "min_p")  # the strategies that draw through a filter of their name
 
 
+def _wrong_options(c: "GenerationConfig") -> Iterator[str]:
+    """Yield an error message for each option, and each pair of options, that makes no sense."""
+    yield from _problems(c.temperature, c.top_k, c.top_p, c.min_p, c.repetition_penalty)
+    for name in ("max_new_tokens", "num_beams"):
+        number = getattr(c, name)
+        if type(number) is not int or number < 1:
+            yield f"{name}={number!r}, expected a whole number of at least 1"
+    if not -50 <= c.length_penalty <= 50:  # 100,000 tokens ** 50 still fits a float
+        yield f"length_penalty={c.length_penalty}, expected -50 to 50"
+
+    if c.strategy not in STRATEGIES:
+        yield f"strategy={c.strategy!r}, expected one of {', '.join(STRATEGIES)}"
+    if c.strategy in _FILTERS and getattr(c, c.strategy) is None:
+        yield f"strategy={c.strategy!r} needs a value for {c.strategy}"
+    if c.strategy == "beam" and c.repetition_penalty != 1:
+        yield f"repetition_penalty={c.repetition_penalty} has no meaning for beam search"
+
+    if c.overflow not in ("slide", "error"):
+        yield f"overflow={c.overflow!r}, expected slide or error"
+    if not all(type(s) is int or isinstance(s, str) and s for s in c.stop):
+        yield f"stop={c.stop}, expected ids or texts of at least one character"
+
+
 @dataclass(frozen=True)
 class GenerationConfig:
     """How to write: every option of TextGenerator's methods. Raises ValueError for invalid ones.
@@ -403,29 +426,7 @@ class GenerationConfig:
     def __post_init__(self) -> None:
         stop = (self.stop,) if isinstance(self.stop, (str, int)) else tuple(self.stop)
         object.__setattr__(self, "stop", stop)
-        _refuse(self._problems())
-
-    def _problems(self) -> Iterator[str]:
-        yield from _problems(
-            self.temperature, self.top_k, self.top_p, self.min_p, self.repetition_penalty
-        )
-        for name in ("max_new_tokens", "num_beams"):
-            if type(getattr(self, name)) is not int or getattr(self, name) < 1:
-                yield f"{name}={getattr(self, name)!r}, expected a whole number of at least 1"
-        if not -50 <= self.length_penalty <= 50:  # 100,000 tokens ** 50 still fits a float
-            yield f"length_penalty={self.length_penalty}, expected -50 to 50"
-
-        if self.strategy not in STRATEGIES:
-            yield f"strategy={self.strategy!r}, expected one of {', '.join(STRATEGIES)}"
-        if self.strategy in _FILTERS and getattr(self, self.strategy) is None:
-            yield f"strategy={self.strategy!r} needs a value for {self.strategy}"
-        if self.strategy == "beam" and self.repetition_penalty != 1:
-            yield f"repetition_penalty={self.repetition_penalty} has no meaning for beam search"
-
-        if self.overflow not in ("slide", "error"):
-            yield f"overflow={self.overflow!r}, expected slide or error"
-        if not all(type(s) is int or isinstance(s, str) and s for s in self.stop):
-            yield f"stop={self.stop}, expected ids or texts of at least one character"
+        _refuse(_wrong_options(self))
 
     def choose(
         self,
