@@ -1,6 +1,7 @@
-"""Write text with a model: choose each token, remember what was computed, stop in time.
+"""Write text with a model: choose tokens, remember what was computed, stop.
 
-Shapes: B batch size, T sequence length, V vocabulary size, H_kv key heads of width D.
+Shapes: B batch size, T sequence length, V vocabulary size,
+H_kv key heads of width D.
 
 Written by notebooks/11_generation.ipynb (chapter 11): edit it there.
 """
@@ -40,7 +41,7 @@ def _problems(
     min_p: float | None = None,
     repetition_penalty: float = 1.0,
 ) -> Iterator[str]:
-    """Yield an error message for each setting of a filter that makes no sense."""
+    """Yield an error message for each filter setting that makes no sense."""
     if not 0 <= temperature < math.inf:
         yield f"temperature={temperature}, expected at least 0"
     if top_k is not None and (type(top_k) is not int or top_k < 1):
@@ -61,12 +62,12 @@ def _refuse(problems: Iterable[str]) -> None:
 
 
 def _bounded(factor: float) -> float:
-    """Return a factor that acts on float32 logits as `factor` does, but makes none of them infinite."""
+    """Return a factor with the same effect that makes no float32 logit infinite."""
     return min(max(factor, 1e-30), 1e30)
 
 
 def _penalise(scores: Tensor, previous: Tensor, penalty: float) -> Tensor:
-    """Make the ids of previous (B, T) less likely, each once: Keskar et al. (2019), section 4.1."""
+    """Make the ids of previous (B, T) less likely: Keskar et al. (2019)."""
     seen = scores.gather(1, previous)
     seen = torch.where(seen < 0, seen * penalty, seen / penalty)
     return scores.scatter(1, previous, seen)
@@ -105,12 +106,14 @@ def filter_logits(
     repetition_penalty: float = 1.0,
     previous: Tensor | None = None,
 ) -> Tensor:
-    """Return logits (B, V) in float32, -inf where a token is ruled out; None switches a filter off.
+    """Return logits (B, V) in float32, with -inf where a token is ruled out.
 
-    In this order: repetition_penalty on the ids of `previous` (B, T); temperature, where 0 keeps only
-    the best token; top_k, with the equals of the k-th; top_p (Holtzman et al., 2020), with the token
-    that crosses the threshold; min_p times the largest probability. At least one token of each row
-    stays. Raises ValueError for settings that make no sense.
+    None switches a filter off. In this order: repetition_penalty on the ids
+    of `previous` (B, T); temperature, where 0 keeps only the best token;
+    top_k, with the equals of the k-th; top_p (Holtzman et al., 2020), with
+    the token that crosses the threshold; min_p times the largest probability.
+    At least one token of each row stays. Raises ValueError for settings that
+    make no sense.
     """
     _refuse(_problems(temperature, top_k, top_p, min_p, repetition_penalty))
     scores = logits.float()
@@ -122,7 +125,7 @@ def filter_logits(
 
     if temperature == 0:
         return _keep_best(scores)
-    if min(temperature, repetition_penalty) < 1e-6:  # or the quotient could become infinite
+    if min(temperature, repetition_penalty) < 1e-6:  # against infinite quotients
         scores = scores - scores.amax(dim=-1, keepdim=True)
     scores = scores / _bounded(temperature)
 
@@ -138,10 +141,11 @@ def filter_logits(
 def sample(
     logits: Tensor, generator: torch.Generator | list[torch.Generator] | None = None
 ) -> Tensor:
-    """Draw an id for each row of logits (B, V), each as often as its probability says: (B,) int64.
+    """Draw an id for each row of logits (B, V) by its probability: (B,) int64.
 
-    generator: a torch.Generator, or a list with one for each row, so that a row's draws do not depend
-    on its neighbours. Raises ValueError if the list does not have B generators.
+    generator: a torch.Generator, or a list with one for each row, so that a
+    row's draws do not depend on its neighbours. Raises ValueError if the list
+    does not have B generators.
     """
     probabilities = logits.float().softmax(dim=-1)
     if not isinstance(generator, (list, tuple)):
@@ -152,7 +156,7 @@ def sample(
 
 
 class _LayerCache:
-    """The keys and values of one layer; `owner` knows how many places are filled."""
+    """The keys and values of one layer; `owner` knows how many are filled."""
 
     def __init__(
         self,
@@ -168,7 +172,7 @@ class _LayerCache:
         self.v = torch.zeros_like(self.k)
 
     def update(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Write k and v (B, H_kv, T, D) behind the rest; return all, (B, H_kv, length + T, D)."""
+        """Write k and v (B, H_kv, T, D) behind the rest; return all so far."""
         start = self.owner.length
         end = start + k.shape[2]
         B, _, max_len, _ = self.k.shape
@@ -180,17 +184,18 @@ class _LayerCache:
 
         self.k[:, :, start:end] = k.detach()  # no gradient flows through a memory
         self.v[:, :, start:end] = v.detach()
-        if self.is_last:  # until then every layer of this step must see the same length
+        if self.is_last:  # all layers of a step must see the same length
             self.owner.length = end
         return self.k[:, :, :end], self.v[:, :, :end]
 
 
 class KVCache:
-    """Remember the keys and values of all tokens so far, so that each is computed once.
+    """Remember the keys and values of all tokens, so that each is computed once.
 
-    `cache[i]` belongs to layer i; `length` counts the tokens, and moves when the last layer has
-    written. The memory is taken at once: n_layer x 2 x B x H_kv x max_len x D numbers; max_len is
-    max_seq_len by default. Raises ValueError when it is full.
+    `cache[i]` belongs to layer i; `length` counts the tokens, and moves when
+    the last layer has written. The memory is taken at once: n_layer x 2 x B x
+    H_kv x max_len x D numbers; max_len is max_seq_len by default. Raises
+    ValueError when it is full.
     """
 
     def __init__(
@@ -215,13 +220,13 @@ class KVCache:
         self.length = 0
 
     def truncate(self, length: int) -> None:
-        """Forget all tokens but the first `length`; raises ValueError if there are fewer."""
+        """Keep the first `length` tokens; raises ValueError if there are fewer."""
         if not 0 <= length <= self.length:
             raise ValueError(f"cannot keep {length} tokens: the cache holds {self.length}.")
         self.length = length
 
     def reorder(self, rows: Tensor) -> None:
-        """Let row b go on from what row rows[b] holds, rows (B,): beams need it."""
+        """Let row b go on from what row rows[b] holds, rows (B,), for beams."""
         for layer in self.layers:
             for kept in (layer.k, layer.v):
                 kept[:, :, : self.length] = kept[rows, :, : self.length]
@@ -246,9 +251,10 @@ def _new_cache(model: MiniGPT, batch_size: int, max_len: int) -> KVCache:
 def _last_logits(
     model: MiniGPT, window: Tensor, lengths: list[int], cache: KVCache | None
 ) -> Tensor:
-    """Return the logits (B, V) after `window` (B, T), whose first tokens may be in the cache.
+    """Return the logits (B, V) after `window` (B, T).
 
-    lengths[b] tokens at the right of row b are real; the padding before them is hidden.
+    Its first tokens may be in the cache. lengths[b] tokens at the right of
+    row b are real; the padding before them is hidden.
     """
     T = window.shape[1]
     new = window if cache is None else window[:, cache.length :]
@@ -273,10 +279,12 @@ def _steps(
     choose: Callable[[Tensor, Tensor], Tensor],
     use_cache: bool,
 ) -> Iterator[Tensor]:
-    """Yield the next ids (B,), n_tokens times. ids (B, T): the last lengths[b] tokens of row b are real.
+    """Yield the next ids (B,), n_tokens times.
 
-    A row longer than max_seq_len goes on from the last half of it, read again from position 0, because
-    the cache was filled at the old positions, by a model that still saw the beginning.
+    ids (B, T): the last lengths[b] tokens of row b are real. A row longer
+    than max_seq_len goes on from the last half of it, read again from
+    position 0, because the cache was filled at the old positions, by a model
+    that still saw the beginning.
     """
     limit = model.config.max_seq_len
     B, T = ids.shape
@@ -309,7 +317,7 @@ def _check_search(model: MiniGPT, ids: Tensor, max_new_tokens: int, num_beams: i
 
 
 def _rule_out(logits: Tensor, ids: Tensor) -> Tensor:
-    """Return logits (B, V) with -inf at the ids (N,), which then have no chance at all."""
+    """Return logits (B, V) with -inf at the ids (N,)."""
     return logits.index_fill(1, ids, -math.inf) if len(ids) else logits
 
 
@@ -325,21 +333,22 @@ def beam_search(
     cache: bool = True,
     suppress_ids: Collection[int] = (),
 ) -> Tensor:
-    """Return ids (1, T) with the best continuation that is found, of at most max_new_tokens: (1, T + n).
+    """Return ids (1, T) with the best continuation that is found, (1, T + n).
 
-    Its score is the sum of log probabilities / n^length_penalty. num_beams texts grow side by side;
-    one with a stop id is finished, and num_beams finished ones end the search, as in Hugging Face with
-    early_stopping=True. suppress_ids: never written, as if the model had no such rows. Raises ValueError
-    if the texts would not fit.
+    It has at most max_new_tokens. Its score is the sum of log probabilities /
+    n^length_penalty. num_beams texts grow side by side; one with a stop id is
+    finished, and num_beams finished ones end the search, as in Hugging Face
+    with early_stopping=True. suppress_ids: never written, as if the model had
+    no such rows. Raises ValueError if the texts would not fit.
     """
     _check_search(model, ids, max_new_tokens, num_beams)
     V = model.config.vocab_size
-    # a beam has a candidate for each stop, which may be finished, and another one to go on
+    # for each beam a candidate per stop, which may be finished, and one to go on
     n_candidates = min(max(2, 1 + len(stop_ids)) * num_beams, num_beams * V)
 
     beams = ids.repeat(num_beams, 1)
     scores = torch.full((num_beams, 1), -1e9, device=ids.device)
-    scores[0] = 0.0  # at first all beams are the same text: only one of them counts
+    scores[0] = 0.0  # at first all beams are one text
     suppressed = torch.tensor([*suppress_ids], dtype=torch.int64, device=ids.device)
     memory = _new_cache(model, num_beams, ids.shape[1] + max_new_tokens) if cache else None
     finished: list[tuple[float, Tensor]] = []
@@ -373,11 +382,11 @@ def beam_search(
 
 
 STRATEGIES = ("greedy", "sample", "top_k", "top_p", "min_p", "beam")
-_FILTERS = ("top_k", "top_p", "min_p")  # the strategies that draw through a filter of their name
+_FILTERS = ("top_k", "top_p", "min_p")  # strategies with a filter of their name
 
 
 def _wrong_options(c: "GenerationConfig") -> Iterator[str]:
-    """Yield an error message for each option, and each pair of options, that makes no sense."""
+    """Yield an error message for each option, or pair, that makes no sense."""
     yield from _problems(c.temperature, c.top_k, c.top_p, c.min_p, c.repetition_penalty)
     for name in ("max_new_tokens", "num_beams"):
         number = getattr(c, name)
@@ -401,12 +410,14 @@ def _wrong_options(c: "GenerationConfig") -> Iterator[str]:
 
 @dataclass(frozen=True)
 class GenerationConfig:
-    """How to write: every option of TextGenerator's methods. Raises ValueError for invalid ones.
+    """How to write: every option of TextGenerator's methods.
 
-    strategy: greedy, sample, top_k, top_p, min_p or beam. The fields top_k, top_p, min_p and num_beams
-    are ignored under other strategies. length_penalty: the exponent of the length in a beam's score.
-    stop: texts or ids. seed: row b draws with seed + b. overflow: when the text would outgrow
-    max_seq_len, "slide" on and forget its beginning, or raise an "error" before the first token.
+    Raises ValueError for invalid ones. strategy: greedy, sample, top_k,
+    top_p, min_p or beam. The fields top_k, top_p, min_p and num_beams are
+    ignored under other strategies. length_penalty: the exponent of the length
+    in a beam's score. stop: texts or ids. seed: row b draws with seed + b.
+    overflow: when the text would outgrow max_seq_len, "slide" on and forget
+    its beginning, or raise an "error" before the first token.
     """
 
     max_new_tokens: int = 200
@@ -425,7 +436,7 @@ class GenerationConfig:
 
     def __post_init__(self) -> None:
         stop = (self.stop,) if isinstance(self.stop, (str, int)) else tuple(self.stop)
-        object.__setattr__(self, "stop", stop)
+        object.__setattr__(self, "stop", stop)  # once, although it is frozen
         _refuse(_wrong_options(self))
 
     def choose(
@@ -434,7 +445,11 @@ class GenerationConfig:
         previous: Tensor,
         generator: torch.Generator | list[torch.Generator] | None = None,
     ) -> Tensor:
-        """Return the next id of each row, (B,), given logits (B, V) and the ids so far, (B, T)."""
+        """Return the next id of each row, (B,).
+
+        logits (B, V); previous (B, T): the ids so far; generator: as in
+        `sample`.
+        """
         if self.strategy == "greedy" and self.repetition_penalty == 1:
             return logits.argmax(dim=-1)
 
@@ -451,7 +466,7 @@ class GenerationConfig:
 
 
 class _Reader:
-    """Turn the tokens of one text into pieces of text that will not change any more."""
+    """Turn the tokens of a text into pieces that will not change any more."""
 
     def __init__(self, tokenizer: _Tokenizer, stop: Iterable[int | str]) -> None:
         self.decode = tokenizer.decode
@@ -463,7 +478,7 @@ class _Reader:
         self.done = False
 
     def feed(self, token: int) -> str:
-        """Take a token; return the new piece of the text, which may be empty."""
+        """Take a token; return the new piece of text, which may be empty."""
         if token in self.stop_ids:
             return self.finish()
 
@@ -477,7 +492,7 @@ class _Reader:
         for size in range(self.longest - 1, 0, -1):
             beginnings = tuple(stop[:size] for stop in self.stop_texts if size < len(stop))
             if text.endswith(beginnings):
-                return self._release(text[:-size])  # perhaps the beginning of a stop text
+                return self._release(text[:-size])  # perhaps a stop begins
         return self._release(text)
 
     def finish(self) -> str:
@@ -492,7 +507,7 @@ class _Reader:
 
 
 def _check_room(prompts: list[list[int]], config: GenerationConfig, limit: int) -> None:
-    """Raise a ValueError for an empty prompt, and for texts that would not fit where they cannot slide."""
+    """Raise a ValueError for an empty prompt, and for texts that cannot fit."""
     if not all(prompts):
         raise ValueError("an empty prompt: expected a token to go on from, such as a line break.")
 
@@ -508,7 +523,10 @@ def _check_room(prompts: list[list[int]], config: GenerationConfig, limit: int) 
 def _searched(
     model: MiniGPT, prompts: list[list[int]], config: GenerationConfig, banned: list[int]
 ) -> Iterator[Sequence[int]]:
-    """Yield the ids that beam search finds, one of each row at a time; a row that has ended goes on with 0."""
+    """Yield the ids that beam search finds, one of each row at a time.
+
+    A row that has ended goes on with 0.
+    """
     found = []
     for prompt in prompts:
         text = beam_search(
@@ -531,7 +549,10 @@ def _tokens(
     config: GenerationConfig,
     without_token: Collection[int] = (),
 ) -> Iterator[Sequence[int]]:
-    """Yield the next id of each row, again and again; an id without a token only if it is a stop."""
+    """Yield the next id of each row, again and again.
+
+    An id without a token comes only if it is a stop.
+    """
     _check_room(prompts, config, model.config.max_seq_len)
     banned = [i for i in without_token if i not in config.stop]
     if config.strategy == "beam":
@@ -541,7 +562,7 @@ def _tokens(
     device = model.embedding.weight.device
     lengths = [len(prompt) for prompt in prompts]
     longest = max(lengths)
-    # a row's own first token is its padding: it is never looked at, and penalises nothing new
+    # a row's own first token is its padding, so the penalty meets no new id
     padded = [prompt[:1] * (longest - len(prompt)) + prompt for prompt in prompts]
     ids = torch.tensor(padded, device=device)
     suppressed = torch.tensor(banned, dtype=torch.int64, device=device)
@@ -567,7 +588,7 @@ def _decodes(tokenizer: _Tokenizer, ids: Sequence[int]) -> bool:
 
 
 def _ids_without_token(tokenizer: _Tokenizer, vocab_size: int) -> list[int]:
-    """Return the ids below a model's vocab_size that the tokenizer cannot decode."""
+    """Return the ids below vocab_size that the tokenizer cannot decode."""
     known = range(tokenizer.vocab_size)
     gaps = []
     if not _decodes(tokenizer, [*known]):
@@ -576,10 +597,11 @@ def _ids_without_token(tokenizer: _Tokenizer, vocab_size: int) -> list[int]:
 
 
 class TextGenerator:
-    """Write with a model and its tokenizer. The options of all methods are those of GenerationConfig.
+    """Write with a model and its tokenizer.
 
-    An id for which the tokenizer has no token is never written, unless it is named as a stop. Raises
-    ValueError if the tokenizer has more ids than the model.
+    The options of all methods are those of GenerationConfig. An id for which
+    the tokenizer has no token is never written, unless it is named as a stop.
+    Raises ValueError if the tokenizer has more ids than the model.
     """
 
     def __init__(self, model: MiniGPT, tokenizer: _Tokenizer) -> None:
@@ -609,11 +631,12 @@ class TextGenerator:
         include_prompt: bool = False,
         **options: Any,
     ) -> str | list[str]:
-        """Return the continuation of a prompt, or a list of them for a list of prompts.
+        """Return the continuation of a prompt, or a list for a list of prompts.
 
-        A prompt is a text, or a tensor (T,) of its ids. Each prompt of a list gets what it would get
-        alone (up to rounding). A stop is not part of the text, nor is the prompt by default. Raises
-        ValueError for an empty prompt.
+        A prompt is a text, or a tensor (T,) of its ids. Each prompt of a list
+        gets what it would get alone (up to rounding). A stop is not part of
+        the text, nor is the prompt by default. Raises ValueError for an empty
+        prompt.
         """
         config = GenerationConfig(max_new_tokens, strategy, **options)
         if isinstance(prompt, str) or (isinstance(prompt, Tensor) and prompt.ndim == 1):
@@ -653,7 +676,7 @@ class TextGenerator:
         strategy: str = "top_p",
         **options: Any,
     ) -> Generator[str, None, None]:
-        """Yield the continuation of a prompt piece by piece, each as soon as it is certain."""
+        """Yield the continuation of a prompt piece by piece, when each is certain."""
         config = GenerationConfig(max_new_tokens, strategy, **options)
         reader = _Reader(self.tokenizer, config.stop)
         for (token,) in self._tokens([self._encode(prompt)], config):
@@ -670,9 +693,10 @@ class TextGenerator:
     def generate_ids(
         self, ids: Tensor, max_new_tokens: int = 200, strategy: str = "top_p", **options: Any
     ) -> Tensor:
-        """Return ids (B, T) with their continuations, (B, T + n), a stop id included.
+        """Return ids (B, T) with continuations, (B, T + n), a stop id included.
 
-        A row that ended before the others repeats its stop id. Raises ValueError for stop texts.
+        A row that ended before the others repeats its stop id. Raises
+        ValueError for stop texts.
         """
         config = GenerationConfig(max_new_tokens, strategy, **options)
         if any(isinstance(stop, str) for stop in config.stop):

@@ -57,7 +57,7 @@ def _sorted_bars(
         x = left + width * i
         d.box(x + 5, floor - bar, width - 10, bar, colour="residual", radius=2)
         d.text(x + width / 2, floor + 18, visible(character), mono=True, size=15)
-    d.text(left + width / 2, floor - 102, f"{largest:.2f}", size=14)
+    d.text(left - 4, floor - 102, f"{largest:.2f}", anchor="start", size=14)
 
     colours = dict(zip(kept, _COLOURS))
     by_number = sorted(kept.items(), key=lambda item: item[1])  # so no line crosses a label
