@@ -14,6 +14,7 @@ from minigpt_lib.training import TrainConfig
 DEVICE = "cuda"
 NEEDS_GPU = [
     pytest.mark.gpu,
+    pytest.mark.slow,  # compiling, and whole chapters
     pytest.mark.skipif(
         not torch.cuda.is_available(), reason="this machine has no GPU that torch can use"
     ),

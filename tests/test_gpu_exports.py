@@ -12,7 +12,7 @@ from gpu_runs import NEEDS_GPU
 
 from courseware import paths
 
-pytestmark = [*NEEDS_GPU, pytest.mark.slow]
+pytestmark = NEEDS_GPU
 
 CHAPTERS = ("05", "09", "10", "11", "18")  # their checks build models, train, write or join ranks
 
