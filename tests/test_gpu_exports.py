@@ -21,6 +21,7 @@ CHAPTERS = ("05", "09", "10", "11", "18")  # their checks build models, train, w
 def test_a_chapter_exports_beside_a_gpu(chapter, tmp_path):
     for name in ("courseware", "minigpt_lib", "notebooks"):
         shutil.copytree(paths.ROOT / name, tmp_path / name)
+    shutil.copy(paths.ROOT / "pyproject.toml", tmp_path)  # how the modules are formatted
     before = {path.name: path.read_bytes() for path in (tmp_path / "minigpt_lib").glob("*.py")}
 
     python_path = [str(tmp_path), os.environ.get("PYTHONPATH", "")]

@@ -39,15 +39,15 @@ print("RESULT " + json.dumps([[record["loss"] for record in history], str(run.de
 FAR = {"float32": 1e-3, "bfloat16": 3e-2}
 
 
-def torchrun(folder, **how):
-    """Run the script on one rank in `folder`; return the losses, the device and what stood on stderr."""
-    (folder / "train.py").write_text(SCRIPT, encoding="utf-8")
+def torchrun(workplace, **how):
+    """Run the script on one rank in `workplace`; return the losses, the device and what stood on stderr."""
+    (workplace / "train.py").write_text(SCRIPT, encoding="utf-8")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     command += ["--nproc-per-node", "1", "train.py", json.dumps(how)]
     python_path = [str(paths.ROOT), str(paths.ROOT / "tests"), os.environ.get("PYTHONPATH", "")]
     done = subprocess.run(
         command,
-        cwd=folder,
+        cwd=workplace,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(python_path)},
         capture_output=True,
         encoding="utf-8",
