@@ -53,7 +53,10 @@ function quietFolds() {
   for (const summary of document.querySelectorAll("div.cell details.hide > summary")) {
     summary.removeAttribute("aria-label");
     summary.querySelectorAll(".admonition-title").forEach((title) => title.remove());
-    if (!summary.textContent.trim()) summary.textContent = "The code of this figure ";
+    if (!summary.textContent.trim()) {
+      const drawn = summary.closest("div.cell").querySelector(".cell_output svg, .cell_output img, .cell_output figure");
+      summary.textContent = drawn ? "The code of this figure " : "The code of this step ";
+    }
     summary.parentElement.classList.add("fold");
     summary.parentElement.classList.remove("admonition");
   }
