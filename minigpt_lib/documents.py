@@ -23,8 +23,8 @@ import sys
 import threading
 import zlib
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -171,8 +171,12 @@ Row = dict[str, Any]  # a document, as its source has it
 _BROKEN = (pyarrow.ArrowException, OSError, EOFError, zlib.error, lzma.LZMAError)
 
 
-def _parquet_rows(file: Path) -> Iterator[Row]:
-    for batch in parquet.ParquetFile(file).iter_batches(1000):
+def _parquet_rows(file: Path, columns: Collection[str] = ()) -> Iterator[Row]:
+    """Yield the rows of a file; of these columns only, if all but the id are there."""
+    opened = parquet.ParquetFile(file)
+    there = [name for name in opened.schema_arrow.names if name in columns]
+    chosen = there if {*columns} - {*there} <= {"id"} and columns else None
+    for batch in opened.iter_batches(1000, columns=chosen):
         yield from batch.to_pylist()
 
 
@@ -426,9 +430,12 @@ class _Document:
 class _LocalRows:
     """The rows of local files, with the place reached: a number of files, and rows of the next one."""
 
-    def __init__(self, source: str) -> None:
+    def __init__(self, source: str, config: DataConfig) -> None:
         kind, self.files = _find_files(source)
         self.read = _READERS[kind]
+        if kind == "parquet":
+            score = ["score"] if config.min_score > 0 else []
+            self.read = functools.partial(_parquet_rows, columns=[config.text_column, "id", *score])
         if kind == "text":
             self.read = functools.partial(_text_rows, **_smaller_cut(self.files))
         self.file = self.row = 0
@@ -451,9 +458,9 @@ class _LocalRows:
         self.file, self.row = state["file"], state["row"]
 
 
-def _open(source: str) -> Any:
+def _open(source: str, config: DataConfig) -> Any:
     """Return the rows of a source, with state_dict and load_state_dict."""
-    return _LocalRows(source) if _is_local(source) else stream_documents(source)
+    return _LocalRows(source, config) if _is_local(source) else stream_documents(source)
 
 
 def _where(source: str, stream: Any) -> str:
@@ -671,7 +678,7 @@ def _get_tokenizer(
         tokenizer = GPTTokenizer("gpt2")
     else:
         bar.set_description_str("learning the tokenizer")
-        documents = _kept(source, _open(source), config, Counter())
+        documents = _kept(source, _open(source, config), config, Counter())
         texts = _first_texts(documents, split, config.tokenizer_chars)
         tokenizer = train_bpe(texts, config.vocab_size, [END])
         if tokenizer.vocab_size < config.vocab_size and not bar.disable:
@@ -715,8 +722,16 @@ def _begin_process(tokenizer: BPETokenizer) -> None:
     threading.Thread(target=end_with_parent, daemon=True).start()
 
 
-def _encode_there(texts: list[str]) -> list[numpy.ndarray]:
-    return _encode(texts, _tokenizer)
+def _encode_there(texts: list[str]) -> tuple[numpy.ndarray, list[int]]:
+    """Return all ids as one row, which is sent back faster than one row for each text, and the lengths."""
+    ids = _encode(texts, _tokenizer)
+    return numpy.concatenate(ids), [len(row) for row in ids]
+
+
+def _apart(joined: Future[tuple[numpy.ndarray, list[int]]]) -> list[numpy.ndarray]:
+    """Return the ids of each text."""
+    values, lengths = joined.result()
+    return numpy.split(values, numpy.cumsum(lengths)[:-1])
 
 
 def _encoded(
@@ -731,18 +746,19 @@ def _encoded(
             yield batch, _encode([document.text for document in batch.documents], tokenizer)
         return
 
+    # (An empty batch, at the end of a text that fills its last shard, is sent as one empty text.)
     fork = "fork" in multiprocessing.get_all_start_methods()  # a function of a notebook needs it
     context = multiprocessing.get_context("fork" if fork else None)
-    waiting: deque[tuple[_Batch, Future[list[numpy.ndarray]]]] = deque()
+    waiting: deque[tuple[_Batch, Future[Any]]] = deque()
     with ProcessPoolExecutor(num_proc, context, _begin_process, (tokenizer,)) as pool:
         for batch in batches:
             texts = [document.text for document in batch.documents]
-            waiting.append((batch, pool.submit(_encode_there, texts)))
+            waiting.append((batch, pool.submit(_encode_there, texts or [""])))
             if len(waiting) > 2 * num_proc:
                 done, ids = waiting.popleft()
-                yield done, ids.result()
+                yield done, _apart(ids)
         for done, ids in waiting:
-            yield done, ids.result()
+            yield done, _apart(ids)
 
 
 def _table(documents: Sequence[_Document], tokens: Sequence[numpy.ndarray]) -> datasets.Dataset:
@@ -853,22 +869,16 @@ def locked(folder: Path, name: str = ".lock") -> Iterator[None]:
         ) from None
 
 
-@contextlib.contextmanager
-def _patient_thread() -> Iterator[ThreadPoolExecutor]:
-    """Yield an executor of one thread, whose work is finished however often Ctrl-C is pressed."""
-    thread = ThreadPoolExecutor(1)
-    try:
-        yield thread
-    finally:
-        pressed = False
-        while True:
-            try:
-                thread.shutdown()
-                break
-            except KeyboardInterrupt:
-                pressed = True
-        if pressed:
-            raise KeyboardInterrupt
+def _outlast(task: Future[None] | None) -> None:
+    """Wait until a task is done, however often Ctrl-C is pressed meanwhile, and raise it afterwards."""
+    pressed = False
+    while task and not task.done():
+        try:
+            wait([task])
+        except KeyboardInterrupt:
+            pressed = True
+    if pressed:
+        raise KeyboardInterrupt
 
 
 def _batches(
@@ -898,7 +908,7 @@ def _sorted(counts: Counter[str]) -> dict[str, int]:
 def _choose_split(source: str, config: DataConfig) -> float:
     """Return the fraction by which to split: that of the settings, if it leaves neither part empty."""
     counts: Counter[str] = Counter()
-    documents = _kept(source, _open(source), config, counts)
+    documents = _kept(source, _open(source, config), config, counts)
     split = _split_at((document.identity for document in documents), config.val_fraction)
     if not counts["kept"]:
         raise ValueError(f"{source}: no document is left to train on; {dict(counts)}.")
@@ -916,9 +926,9 @@ def _choose_split(source: str, config: DataConfig) -> float:
     return split
 
 
-def _continue(source: str, manifest: dict[str, Any]) -> Any:
+def _continue(source: str, config: DataConfig, manifest: dict[str, Any]) -> Any:
     """Return the rows of a source from the place on that a manifest has."""
-    stream = _open(source)
+    stream = _open(source, config)
     place = manifest["stream"]
     if place and isinstance(stream, _LocalRows) and "file" not in place:  # from an older version
         for _ in itertools.islice(stream, manifest["counts"]["seen"]):
@@ -962,12 +972,13 @@ def _fill(
     counts = Counter(manifest["counts"])
     bar.update(sum(shard["chars"] for shard in manifest["shards"]))
     bar.set_description_str("preparing")
-    batches = _batches(source, _continue(source, manifest), config, counts, bar)
+    batches = _batches(source, _continue(source, config, manifest), config, counts, bar)
 
     documents: list[_Document] = []
     tokens: list[numpy.ndarray] = []
-    with _patient_thread() as writer:
-        writing: Future[None] | None = None
+    thread = ThreadPoolExecutor(1)
+    writing: Future[None] | None = None
+    try:
         for batch, ids in _encoded(batches, tokenizer, config.num_proc):
             for document in batch.documents:
                 document.text = ""
@@ -976,14 +987,16 @@ def _fill(
             if batch.closes:
                 if writing:
                     writing.result()  # one shard at a time; its errors come out here
-                writing = writer.submit(
-                    _add_shards, folder, documents, tokens, manifest, batch.closes
-                )
+                shard = (documents, tokens, manifest, batch.closes)
+                writing = thread.submit(_add_shards, folder, *shard)
                 documents, tokens = [], []
             if interrupted():
                 raise KeyboardInterrupt
         if writing:
             writing.result()
+    finally:
+        _outlast(writing)
+        thread.shutdown()
 
 
 def prepare(

@@ -634,6 +634,9 @@ ROWS: dict[str, Runner] = {
     r"python benchmarks/pretraining_memory\.py": whole(
         *("--only=memory", "--sizes", "0.2"), prints=r"\| 0\.2 \|(.*\n)+.*fineweb_44m"
     ),
+    r"python benchmarks/pretraining_scaling\.py.*": whole(
+        *("--megabytes=0.3", "--rounds=1"), prints=r"\| 2 \|(.*\n)+.*\| 16 \|"
+    ),
     r"python benchmarks/scaling\.py": shrunk(
         _FEW_SIZES,
         r"Training the laptop preset(.*\n)+.*GFLOP/s.*\n.*rounds",

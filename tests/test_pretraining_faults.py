@@ -134,8 +134,32 @@ FAULTS = {
         "contextlib.nullcontext() if",
     ),
     "an error of the last shard is lost": (
-        "        if writing:\n            writing.result()\n\n\ndef",
-        "        pass\n\n\ndef",
+        "        if writing:\n            writing.result()\n    finally",
+        "        pass\n    finally",
+    ),
+    "a part may stay empty": ("return sum(nearest) / 2 / 2**64", "return fraction"),
+    "linked folders are left out": ("followlinks=True", "followlinks=False"),
+    "another text column is ignored": (
+        "_column(row, config.text_column, str",
+        "_column(row, 'text', str",
+    ),
+    "the warm-up does not fit a short run": ("args=_fit_warmup(argv, preset)", "args=argv"),
+    "characters per token are always measured": ("if train.chars_per_token == 1.0:", "if True:"),
+    "a device is not looked at before the preparation": (
+        "_refuse_device(config.train.device)",
+        "pass",
+    ),
+    "a run cannot be made longer": ('{"change": ["steps"]}', "{}"),
+    "Ctrl-C does not say what was saved": (
+        "raise KeyboardInterrupt(_after_interrupt(config)) from None",
+        "raise",
+    ),
+    "a NUL byte is text": ('if b"\\0" in file.read_bytes():', "if False:"),
+    "rows are counted from 0": ("enumerate(lines, 1)", "enumerate(lines)"),
+    "the place in a file is lost": ("itertools.islice(rows, self.row, None)", "rows"),
+    "documents drawn last are not named": (
+        "self._drawn = deal(first",
+        "_ = self._drawn = [] or deal(0",
     ),
 }
 
