@@ -200,7 +200,7 @@ def notebook_call(name):
     for cell in cells:
         if cell.cell_type != "code":
             continue
-        if not cell.source.startswith("text = corpus") and "\nconfig = " not in cell.source:
+        if not cell.source.startswith("config = "):
             continue
         for node in ast.walk(ast.parse(cell.source)):
             if isinstance(node, ast.Call) and getattr(node.func, "id", "") == name:

@@ -25,8 +25,8 @@ FAULTS = {
     "the state of the reader is not restored": ("self.draw.load_state_dict(place)", "pass"),
     "another kind of run is resumed": ("if keeps_place != bool(place):", "if False:"),
     "every process prints": (
-        "        if self.main:\n            steps = f",
-        "        if True:\n            steps = f",
+        "if self.main:\n            steps =",
+        "if True:\n            steps =",
     ),
     "all processes write the history": (
         "if self.path is not None and self.writes:\n                self.path.mkdir",
@@ -37,8 +37,9 @@ FAULTS = {
         "pass\n\n        self._drawn",
     ),
     "the schedule advances with each micro-batch": (
-        "left out\n            self.scheduler.step()",
-        "left out\n            [self.scheduler.step() for _ in range(self.config.accumulate)]",
+        "if self.scaler.get_scale() >= scale:\n            self.scheduler.step()",
+        "if self.scaler.get_scale() >= scale:\n"
+        "            [self.scheduler.step() for _ in range(self.config.accumulate)]",
     ),
     "the schedule advances when a step is skipped": (
         "if self.scaler.get_scale() >= scale:",
