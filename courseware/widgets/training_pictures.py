@@ -36,7 +36,7 @@ def trainer() -> None:
     d.arrow(270, 262, 340, 332)
     d.show(
         alt="Trainer in the middle: draw, gradients, clip, look, move, schedule, report, save. Four collaborators "
-        "around it: draw, which returns the next batch; evaluate, which returns numbers for the record; processes, Alone "
+        "around it: draw, which returns the next batch; evaluate, which returns numbers; processes, Alone "
         "here and DataParallel or Sharded in chapter 18; and RunFolder, which keeps history.jsonl and the checkpoints "
         "last and best.",
         caption="One Trainer. What may differ from run to run is handed to it.",
