@@ -18,4 +18,6 @@ def _end_in_one_line(
 
 
 if sys.argv[:1] == ["-m"]:  # so it is while `python -m minigpt_lib.…` imports this package
-    sys.excepthook = _end_in_one_line  # its imports take seconds, before it can handle Ctrl-C itself
+    sys.excepthook = (
+        _end_in_one_line  # its imports take seconds, before it can handle Ctrl-C itself
+    )

@@ -182,7 +182,9 @@ def _parquet_rows(file: Path, columns: Collection[str] = ()) -> Iterator[Row]:
 
 def _json_rows(file: Path) -> Iterator[Row]:
     """Yield the objects of a file: one a line, or all in one list."""
-    with fsspec.open(str(file), "rt", encoding="utf-8-sig", compression="infer") as lines:
+    opened = fsspec.open(str(file), "rt", encoding="utf-8-sig", compression="infer")
+    with opened as stream:
+        lines: Any = stream  # fsspec types it as a list of files
         for number, line in enumerate(lines, 1):
             if number == 1 and line.lstrip().startswith("["):
                 yield from json.loads(line + lines.read())
@@ -716,7 +718,9 @@ def _begin_process(tokenizer: BPETokenizer) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def end_with_parent() -> None:
-        multiprocessing.parent_process().join()
+        parent = multiprocessing.parent_process()
+        assert parent is not None
+        parent.join()
         os._exit(1)
 
     threading.Thread(target=end_with_parent, daemon=True).start()
@@ -724,6 +728,7 @@ def _begin_process(tokenizer: BPETokenizer) -> None:
 
 def _encode_there(texts: list[str]) -> tuple[numpy.ndarray, list[int]]:
     """Return all ids as one row, which is sent back faster than one row for each text, and the lengths."""
+    assert _tokenizer is not None
     ids = _encode(texts, _tokenizer)
     return numpy.concatenate(ids), [len(row) for row in ids]
 

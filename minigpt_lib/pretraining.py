@@ -87,7 +87,7 @@ RECIPES: dict[str, tuple[DataConfig, TrainConfig, dict[str, Any]]] = {
             save_every=500,
             compile=True,
         ),
-        {},
+        {"vocab_size": 50304},  # GPT-2's 50,257 ids, padded to a multiple of 64 for speed
     ),
 }
 
@@ -132,6 +132,13 @@ def _write_sample(tokenizer: BPETokenizer, n_tokens: int = 60) -> Callable[[Mini
         return tokenizer.decode(ids[0, 1:].tolist()).removesuffix(END)
 
     return sample
+
+
+def _model_config(preset: str, n_ids: int, block_size: int) -> GPTConfig:
+    """Return a preset's config for this many ids; a recipe may ask for more rows than ids."""
+    sizes = {"max_seq_len": block_size, **RECIPES[preset][2]}
+    rows = max(n_ids, sizes.pop("vocab_size", 0))
+    return GPTConfig.preset(preset, vocab_size=rows, **sizes)
 
 
 def _wait_for(source: str, folder: Path, config: DataConfig) -> dict[str, Any]:
@@ -250,9 +257,8 @@ def _pretrain(
         measured = _total(manifest, "val", "chars") / _total(manifest, "val", "tokens")
         train = dataclasses.replace(train, chars_per_token=measured)
 
-    sizes = {"vocab_size": tokenizer.vocab_size, "max_seq_len": train.block_size}
     torch.manual_seed(train.seed)
-    model = MiniGPT(GPTConfig.preset(config.preset, **{**sizes, **RECIPES[config.preset][2]}))
+    model = MiniGPT(_model_config(config.preset, tokenizer.vocab_size, train.block_size))
     changes: dict[str, Any] = {}
     if config.existing == "resume" and (other := _other_length(folder, train)):
         train, changes = other, {"change": ["steps"]}

@@ -414,11 +414,9 @@ class Alone:
     Chapter 18 has others, with the same methods, for several processes that share each step.
     """
 
-    main = True  # of several processes, one prints and writes
-    casts = (
-        False  # whether the model that `place` returns computes in the run's precision by itself
-    )
-    stops_at_once = True  # whether a second Ctrl-C ends the process in the middle of a step
+    main: bool = True  # of several processes, one prints and writes
+    casts: bool = False  # whether the placed model computes in the run's precision by itself
+    stops_at_once: bool = True  # whether a second Ctrl-C ends the process in the middle of a step
 
     def agree(self, value: Any) -> Any:
         """Return the main process's value on every process, once the main process has come this far."""
@@ -736,6 +734,7 @@ class Trainer:
         self.best = min(self.best, record.get("val_loss", math.inf))
 
     def _write_sample(self, record: Record) -> None:
+        assert self.sample is not None
         with evaluating(self.model):
             record["sample"] = self.sample(self.model)
         if self.config.progress and self.main:

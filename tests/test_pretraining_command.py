@@ -403,3 +403,11 @@ def test_the_help_is_made_of_phrases_and_names_no_docstring(capsys):
     explanations = re.findall(r"--[a-z-]+ (?:[A-Z{][\w{},|]* )*([a-z].*?) \(default", text)
     assert len(explanations) > 25
     assert not [phrase for phrase in explanations if phrase.startswith(("or ", "and ", "of "))]
+
+
+def test_gpt2_has_more_rows_than_ids_and_every_other_vocabulary_its_own():
+    config = pretraining._model_config("gpt2_124m", 50257, 512)
+    assert (config.vocab_size, config.max_seq_len) == (50304, 512)
+
+    assert pretraining._model_config("gpt2_124m", 100_277, 512).vocab_size == 100_277
+    assert pretraining._model_config("laptop", 4096, 64).vocab_size == 4096
