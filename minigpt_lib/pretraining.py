@@ -102,9 +102,7 @@ class PretrainConfig:
     preset: str = "laptop"  # the model and its recipe: laptop, fineweb_44m or gpt2_124m
     folder: str = "runs/pretraining"  # the folder for data/ (shards) and run/ (diary, checkpoints)
     data_folder: str | None = None  # a folder of shards that several runs share
-    existing: Literal["resume", "replace"] = (
-        "resume"  # go on with a run that is there, or start anew
-    )
+    existing: Literal["resume", "replace"] = "resume"  # go on with a run, or start anew
     prepare_only: bool = False  # write the shards, and do not train
     verify: bool = True  # compare the checksums of all shards before the run
     # How documents become tokens.
