@@ -5,7 +5,6 @@ import re
 from courseware.exercises import Exercise, Mistake
 
 BY_HAND = 'chapter 2, "By hand: hot, hotter, hottest"'
-BY_RANK = 'chapter 2, "Cutting a word by rank"'
 
 
 def _probe_count(answer):
@@ -137,7 +136,7 @@ ENCODE = Exercise(
         "min(range(len(pairs)), key=lambda i: ranks.get(pairs[i], float('inf'))) finds it, leftmost among equals.",
     ),
     explanation="Encoding replays training: the pair that was merged first in training is merged first here.",
-    look=BY_RANK,
+    look='chapter 2, "Cutting a word by rank"',
     mistakes=(
         Mistake("leftmost first", "You merge the leftmost known pair. In training 'th' was merged before 'st', so 'sth' must give s + th.",
                 of="given", look='chapter 2, "Break it"'),

@@ -4,13 +4,10 @@ import torch
 
 from courseware.exercises import Exercise, Mistake, normal
 
-HEAD = 'chapter 5, "A head"'
 SCORES = 'chapter 5, "Weights from scores"'
 MASK = 'chapter 5, "The mask"'
 ROOT = 'chapter 5, "Why the square root"'
 PADDING = 'chapter 5, "The weights"'
-HEADS = 'chapter 5, "All heads in one go"'
-PLUGS = 'chapter 5, "The layer, and what plugs into it"'
 
 
 def _probe_head(answer):
@@ -28,7 +25,7 @@ ATTENTION_HEAD = Exercise(
         "`scores.masked_fill(~past, -math.inf).softmax(dim=-1) @ v`, with `past` a lower triangle of True.",
     ),
     explanation="The first token sees only itself, so it must get exactly its own value. That test alone finds most mistakes with masks.",
-    look=HEAD,
+    look='chapter 5, "A head"',
     mistakes=(
         Mistake("the square root is missing", "Your scores are not divided by √D; they spread too widely, and the weights pick instead of weighing.",
                 edit=("/ math.sqrt(q.shape[-1])", ""), look=ROOT),
@@ -54,6 +51,10 @@ ATTENTION_HEAD = Exercise(
                 edit=("q @ k.transpose(1, 2)", "k @ q.transpose(1, 2)")),
         Mistake("the tokens averaged", "You averaged x itself. Each token hands over its value, x @ w_v.",
                 edit=("v = x @ w_v", "v = x")),
+        Mistake("no softmax", "You averaged with the bare scores. Softmax makes them positive and lets each row add up to 1.",
+                edit=(("-math.inf", "0.0"), (".softmax(dim=-1)", ""))),
+        Mistake("divided by the root of C", "You divided by the root of C, the width of the tokens. The dot product has D numbers, the width of a query.",
+                edit=("math.sqrt(q.shape[-1])", "math.sqrt(x.shape[-1])"), look=ROOT),
     ),
 )  # fmt: skip
 
@@ -193,7 +194,7 @@ MULTI_HEAD = Exercise(
         "transpose(1, 2) gives (B, T, H, D); only then flatten the last two.",
     ),
     explanation="reshape reads memory in its order, head by head, so without the transpose a token's row is filled from other tokens of the same head, later ones among them.",
-    look=HEADS,
+    look='chapter 5, "All heads in one go"',
     mistakes=(
         Mistake("heads merged without the transpose", "y is (B, H, T, D), and reshape reads it in that order: the first rows of the result are head 0 of several tokens. Move H beside D first.",
                 of="given"),
@@ -205,5 +206,7 @@ MULTI_HEAD = Exercise(
                 edit=("D = C // n_head", "n_head, D = 1, C")),
         Mistake("queries and keys exchanged", "The rows of your scores are keys. Each query shares out its weight over the keys: q @ kᵀ.",
                 edit=("q @ k.transpose(-2, -1)", "k @ q.transpose(-2, -1)")),
+        Mistake("without the mask", "The merge is not the only thing that changed: now every token sees the future.",
+                edit=(".tril()", ""), look=MASK),
     ),
 )  # fmt: skip

@@ -8,9 +8,7 @@ CLOCK = 'chapter 6, "A clock with many hands"'
 SINUSOIDS = 'chapter 6, "Sinusoids"'
 TURNING = 'chapter 6, "Turning instead of adding"'
 PAIRS = 'chapter 6, "Which two numbers are a pair?"'
-WEIGHTS = 'chapter 6, "Somebody else\'s weights"'
 CACHE = 'chapter 6, "A step with a cache"'
-SIXTEEN_BITS = 'chapter 6, "Sixteen bits are not enough for an angle"'
 TOLERANCE = 1e-3  # at position 1004 a float32 angle has steps of 0.00006
 
 
@@ -55,6 +53,10 @@ ROTARY_HEAD = Exercise(
                 edit=(".masked_fill(~past, -math.inf)", ""), look='chapter 5, "The mask"'),
         Mistake("the square root is missing", "Your scores are not divided by √D.",
                 edit=("/ math.sqrt(D)", ""), look='chapter 5, "Why the square root"'),
+        Mistake("only the keys are turned", "You turned the keys and not the queries, so the score depends on the key's own place instead of the distance.",
+                edit=("turn(x @ w_q)", "x @ w_q"), look=TURNING),
+        Mistake("the mask is on the wrong side", "Your queries see the future and not the past: the lower triangle (tril) is what may be seen.",
+                edit=("tril()", "triu()"), look='chapter 5, "The mask"'),
     ),
 )  # fmt: skip
 
@@ -154,7 +156,7 @@ ROTATE = Exercise(
         Mistake("a wrong sign", "One of your two signs is wrong, so this is no rotation: a * cos - b * sin, a * sin + b * cos.",
                 edit=("+ b * cos", "- b * cos"), also=(("- b * sin", "+ b * sin"),)),
         Mistake("angles in the dtype of x", "float32 is right, but with bfloat16 vectors you computed the angles in bfloat16 as well, which knows only every fourth number near 1000. Compute angles in float32.",
-                edit=("positions[:, None]", "positions.to(x.dtype)[:, None]"), look=SIXTEEN_BITS),
+                edit=("positions[:, None]", "positions.to(x.dtype)[:, None]"), look='chapter 6, "Sixteen bits are not enough for an angle"'),
         Mistake("positions restart at 0", "Your first token always stands at 0, whatever positions says. Use the positions you are given, not their distance from the first.",
                 edit=("positions[:, None]", "(positions - positions[0])[:, None]"),
                 also=(("positions[:, None]", "torch.arange(x.shape[-2])[:, None]"),), look=CACHE),
@@ -180,7 +182,7 @@ CONVERT = Exercise(
         "Join heads[:, 0::2] and heads[:, 1::2] along dim=1, and bring the result back to (n_head * D, C).",
     ),
     explanation="Rows make the numbers of the queries, so to reorder the numbers within each head is to reorder the rows within each head.",
-    look=WEIGHTS,
+    look='chapter 6, "Somebody else\'s weights"',
     mistakes=(
         Mistake("across the heads", "All even rows of the whole matrix come first, so the heads were mixed. Do it within each head: view (n_head, D, C) first.",
                 edit=("(n_head, -1)", "(1, -1)")),

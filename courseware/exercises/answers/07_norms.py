@@ -8,7 +8,6 @@ LAYER = 'chapter 7, "LayerNorm"'
 RMS = 'chapter 7, "RMSNorm: leave the mean alone"'
 EPS = 'chapter 7, "Break it: eps outside the root"'
 HALF = 'chapter 7, "Half the bits, wrong statistics"'
-STREAM = 'chapter 7, "Where does the norm go?"'
 GROWTH = 'chapter 7, "How the stream grows"'
 
 
@@ -177,7 +176,7 @@ STACK = Exercise(
         "Norm what the branch reads, not what flows past it: x = x + branch(norm(x)).",
     ),
     explanation="The norm sits inside the branch. The stream then has a path from end to beginning without a single norm on it, and that is why deep pre-norm stacks train.",
-    look=STREAM,
+    look='chapter 7, "Where does the norm go?"',
     mistakes=(
         Mistake("the norm is on the stream itself", "x = norm(x) replaces the stream: you compute norm(x) + branch(norm(x)), and what flowed past has been rescaled.",
                 of="given"),

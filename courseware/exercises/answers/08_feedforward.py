@@ -6,7 +6,6 @@ from courseware.exercises import Exercise, Mistake, normal
 
 GELU = 'chapter 8, "GELU and ReLU²"'
 GATE = 'chapter 8, "A gate"'
-THIRDS = 'chapter 8, "Two thirds"'
 COST = 'chapter 8, "What it costs"'
 LAYER = 'chapter 8, "The layer of GPT-2"'
 
@@ -103,7 +102,7 @@ PRICE = Exercise(
     ),
     explanation="For n_embd = 384 the width is 1024, and three matrices of 384 x 1024 have exactly as many weights as two of 384 x 1536.",
     tolerance=1e-9,  # whole numbers: one weight too many is wrong
-    look=THIRDS,
+    look='chapter 8, "Two thirds"',
     mistakes=(
         Mistake("the two thirds are forgotten", "Your layer is 4 n_embd wide. It has three matrices, so at that width it costs half as much again as an ungated one.",
                 edit=("8 * n_embd / 3", "4 * n_embd")),

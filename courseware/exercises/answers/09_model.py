@@ -5,11 +5,7 @@ from torch.nn import functional as F
 
 from courseware.exercises import Exercise, Mistake, normal
 
-PLAN = 'chapter 9, "Two models, one plan"'
 HAND = 'chapter 9, "From ids to a loss, by hand"'
-THIRTY = 'chapter 9, "A GPT in thirty lines"'
-PAPER = 'chapter 9, "Count on paper"'
-TWICE = 'chapter 9, "Break it: shift twice"'
 TIE = 'chapter 9, "Break it: the tie that came apart"'
 BLOCK = 'chapter 9, "One block"'
 MODEL = 'chapter 9, "The whole model"'
@@ -49,7 +45,7 @@ GPT2_LOGITS = Exercise(
         "For attention: qkv.view(B, T, 3 * n_head, -1).transpose(1, 2).chunk(3, dim=1) gives q, k and v; afterwards .transpose(1, 2).flatten(2) lays the heads side by side.",
     ),
     explanation="You have written GPT-2. With OpenAI's weights under these names, your function would write what theirs writes.",
-    look=THIRTY,
+    look='chapter 9, "A GPT in thirty lines"',
     mistakes=(
         Mistake("attention is not added to the stream", "What attention returns replaces x in your code. It must be added: x = x + attention(norm1(x)).",
                 edit=("x = x + linear(y", "x = linear(y")),
@@ -104,7 +100,7 @@ GPT2_LOGITS = Exercise(
         Mistake("both branches read the same x", "Feed-forward reads the x that came into the block. It should read what attention left: one comes after the other.",
                 edit=(('block = f"blocks.{i}"', 'block = f"blocks.{i}"\nbefore = x'),
                       ('norm(x, f"{block}.norm2")', 'norm(before, f"{block}.norm2")')),
-                look=PLAN),
+                look='chapter 9, "Two models, one plan"'),
         Mistake("probabilities in place of logits", "You returned probabilities. The task asks for the logits, before any softmax.",
                 wrap=lambda right: lambda *a: right(*a).softmax(dim=-1)),
     ),
@@ -127,7 +123,7 @@ COUNT = Exercise(
     ),
     explanation="Almost everything grows with the square of n_embd, times n_layer; only the tables grow with the vocabulary.",
     tolerance=1e-9,  # whole numbers: one parameter too many is wrong
-    look=PAPER,
+    look='chapter 9, "Count on paper"',
     mistakes=(
         Mistake("no biases in the linear layers", "You counted the matrices only. Each linear layer also has one bias for each number it puts out.",
                 edit=(("qkv = (n_embd + 1)", "qkv = n_embd"),
@@ -181,7 +177,7 @@ LOSS = Exercise(
         Mistake("not shifted at all", "You compared the logits at each position with the id at the same position, which the model has just read. It would learn to copy.",
                 edit=(("ids[:, 1:]", "ids"), ("logits[:, :-1]", "logits")), look=HAND),
         Mistake("shifted twice", "You compared each position with the id two positions on. The model would learn to leave out every second id.",
-                edit=(("ids[:, 1:]", "ids[:, 2:]"), ("logits[:, :-1]", "logits[:, :-2]")), look=TWICE),
+                edit=(("ids[:, 1:]", "ids[:, 2:]"), ("logits[:, :-1]", "logits[:, :-2]")), look='chapter 9, "Break it: shift twice"'),
         Mistake("shifted the wrong way", "You compared each position with the id before it. The model has seen that one; it should say the next.",
                 edit=(("ids[:, 1:]", "ids[:, :-1]"), ("logits[:, :-1]", "logits[:, 1:]")), look=HAND),
         Mistake("shifted around the end", "With roll, the last position is asked for the first id of the text. Cut the ends off: logits[:, :-1] and ids[:, 1:].",

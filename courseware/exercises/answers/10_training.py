@@ -6,13 +6,8 @@ import torch
 
 from courseware.exercises import Exercise, Mistake, normal
 
-HAND = 'chapter 10, "One weight, by hand"'
-SCHEDULE = 'chapter 10, "A learning rate that warms up and cools down"'
 COUNT = 'chapter 10, "Break it: count the wrong thing"'
-MICRO = 'chapter 10, "Micro-batches: one large batch in small pieces"'
-CLIP = 'chapter 10, "Clipping: a cap on the whole gradient"'
 EXACT = 'chapter 10, "How exact must the numbers be?"'
-LOOP = 'chapter 10, "The loop"'
 
 
 def _probe_adamw(answer):
@@ -36,7 +31,7 @@ ADAMW = Exercise(
         "weight * (1 - lr * weight_decay) - lr * m_hat / (v_hat.sqrt() + eps), and return it with m and v, uncorrected.",
     ),
     explanation="Decay and step are separate: the gradient never sees the decay, so it is not divided by the root of v.",
-    look=HAND,
+    look='chapter 10, "One weight, by hand"',
     mistakes=(
         Mistake("no bias correction", "You took m and v as they are. They start at 0 and are too small at first: divide each by 1 - beta ** step.",
                 edit=(("m / (1 - beta1**step)", "m"), ("v / (1 - beta2**step)", "v"))),
@@ -92,7 +87,7 @@ RATE = Exercise(
         "floor + (1 - floor) * (1 + cos(pi * progress)) / 2.",
     ),
     explanation="Three fences with posts: the first update is number 1 of the warm-up, the last is number total_steps - 1 from 0, and all micro-batches of an update share its rate.",
-    look=SCHEDULE,
+    look='chapter 10, "A learning rate that warms up and cools down"',
     mistakes=(
         Mistake("micro-steps", "You counted micro-batches. With 4 per update your schedule is over after a quarter of the run.",
                 edit=("micro_batch // accumulate", "min(micro_batch, total_steps - 1)"), also=(("micro_batch // accumulate", "micro_batch"),),
@@ -154,7 +149,7 @@ LARGE = Exercise(
         "Leave out a micro-batch in which nothing counts: its gradient is 0 / 0, that is nan, and nan * 0 is nan again.",
     ),
     explanation="A mean of means is only the mean if all have equally many members; otherwise weight each by its share.",
-    look=MICRO,
+    look='chapter 10, "Micro-batches: one large batch in small pieces"',
     mistakes=(
         Mistake("a mean of means", "You gave each micro-batch the same weight. One with a single token then counts as much as one with a thousand.",
                 edit=(("if count:", "if True:"), ("count / sum(counted)", "1 / len(counted)"))),
@@ -198,7 +193,7 @@ CLIPPING = Exercise(
         "A norm of 0 needs no scaling, and must not be divided by. Return the norm from before.",
     ),
     explanation="All tensors are scaled by one factor, so the direction of the step is kept; only its length is capped.",
-    look=CLIP,
+    look='chapter 10, "Clipping: a cap on the whole gradient"',
     mistakes=(
         Mistake("each tensor by itself", "You clipped every tensor by its own norm. This changes the direction. One norm over all, one factor for all.",
                 edit=("g * factor", "g * min(1.0, max_norm / max(float(g.norm()), 1e-12))")),
@@ -319,7 +314,7 @@ KEEP = Exercise(
         "`kept = weights` gives the same tensor a second name. Keep a copy: weights.clone().",
     ),
     explanation="A second name does not copy anything. model.state_dict() has the same trap: its tensors are the model's own, and go on changing.",
-    look=LOOP,
+    look='chapter 10, "The loop"',
     mistakes=(
         Mistake("a second name, not a copy", "`kept` is another name of the tensor that goes on being trained, so you return the last weights. Copy them when they are the best.",
                 of="given"),

@@ -5,11 +5,7 @@ import torch
 from courseware.exercises import Exercise, Mistake, normal
 
 CHOOSE = 'chapter 11, "Three ways to cut"'
-CERTAIN = 'chapter 11, "When is a piece of text certain?"'
-MANY = 'chapter 11, "Several prompts at once"'
-SEARCH = 'chapter 11, "Search instead of drawing"'
 FORGET = 'chapter 11, "Break it: forget where you are"'
-MEMORY = 'chapter 11, "Keep what you computed"'
 
 
 def _probe_penalty(answer):
@@ -121,7 +117,7 @@ STOP = Exercise(
     ),
     explanation="A user who asks to stop at a text means the text, however it is cut into tokens. "
     "A stream cannot wait for the whole of it, so it may cut at another stop that is complete earlier.",
-    look=CERTAIN,
+    look='chapter 11, "When is a piece of text certain?"',
     mistakes=(
         Mistake("compared with whole tokens", "You compare the stops with whole tokens. A stop may be a part of a token, or spread over several.",
                 edit=(FOUND, 'len("".join(tokens[:i])) for i, token in enumerate(tokens) if token in stops')),
@@ -168,7 +164,7 @@ PAD = Exercise(
         "A position is the place minus the number of pads, and 0 for the pads themselves: max(0, place - pads).",
     ),
     explanation="Whatever stands in front, a row's first real token has position 0, as if the row were alone.",
-    look=MANY,
+    look='chapter 11, "Several prompts at once"',
     mistakes=(
         Mistake("padded on the right", "Your padding is on the right. There the next token would come after the padding, in another column for each row.",
                 edit=(("[pad] * space + list(prompt)", "list(prompt) + [pad] * space"),
@@ -215,7 +211,7 @@ BEAM = Exercise(
         "In the flat list, place i belongs to beam i // V and to the id i % V.",
     ),
     explanation="A beam may have several children or none. That competition is what makes it a search.",
-    look=SEARCH,
+    look='chapter 11, "Search instead of drawing"',
     mistakes=(
         Mistake("each beam keeps its own best", "Each of your beams has exactly one child, sorted or not. All candidates must compete in one list, where a beam may have several, or none.",
                 edit=("best, flat = totals.flatten().topk(len(scores))", "best, flat = totals.max(dim=1)\nflat = flat + torch.arange(len(scores)) * log_probs.shape[1]"),
@@ -284,7 +280,7 @@ CACHED = Exercise(
         "Keep a number `start`, and use range(start, start + len(new)). After each step it grows by len(new).",
     ),
     explanation="A token's position is the number of tokens before it, wherever they are kept.",
-    look=MEMORY,
+    look='chapter 11, "Keep what you computed"',
     mistakes=(
         Mistake("positions restart", "From the second step on, every new token is said to stand at position 0. Count on from the tokens in the cache.",
                 edit=("start, new = start + len(new)", "start, new = 0"), look=FORGET),
@@ -306,5 +302,7 @@ CACHED = Exercise(
                 edit=("range(n)", "range(max(n, 1))")),
         Mistake("the last of equal scores", "Of equal scores you take the highest id. The lowest counts.",
                 edit=("range(len(scores))", "reversed(range(len(scores)))")),
+        Mistake("the prompt comes back", "You return the prompt as well. Only the new ids were asked for.",
+                edit=("return written", "return [*prompt, *written]")),
     ),
 )  # fmt: skip

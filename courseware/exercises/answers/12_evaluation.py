@@ -8,12 +8,8 @@ from courseware.exercises import Exercise, Mistake
 
 PAPER = 'chapter 12, "Three predictions on paper"'
 QUIZ = 'chapter 12, "A quiz"'
-UNIT = 'chapter 12, "One unit for all tokenizers"'
-LONGER = 'chapter 12, "A text that is longer than the model"'
 TWICE = 'chapter 12, "Break it: count the overlap twice"'
 LONG = 'chapter 12, "Break it: long answers never win"'
-SURE = 'chapter 12, "How sure may we be?"'
-CALIBRATED = 'chapter 12, "Is it right as often as it says?"'
 
 
 def _probe_perplexity(answer):
@@ -78,7 +74,7 @@ BITS = Exercise(
         'The bytes are len(text.encode("utf-8")), not len(text): é has two.',
     ),
     explanation="The tokens cancel: what is left is the loss of the text, divided by something that no tokenizer can change.",
-    look=UNIT,
+    look='chapter 12, "One unit for all tokenizers"',
     mistakes=(
         Mistake("characters instead of bytes", "For plain English you are right, but you divided by characters. UTF-8 needs two bytes for é and four for a smile.",
                 edit=('text.encode("utf-8")', "text")),
@@ -110,7 +106,7 @@ PLAN = Exercise(
         "If the text is shorter than a block, the block shrinks to n - 1.",
     ),
     explanation="One number, `done`, is enough to count each token once, whatever the block, the stride and the tail are.",
-    look=LONGER,
+    look='chapter 12, "A text that is longer than the model"',
     mistakes=(
         Mistake("the overlap counted twice", "Each window counts all its targets, so those in the overlap count twice. Count only what no window before has counted.",
                 edit=("range(done", "range(begin + 1"), look=TWICE),
@@ -204,7 +200,7 @@ ACCURACY = Exercise(
         "The standard error is the sample's standard deviation (it divides by n - 1), over sqrt(n): statistics.stdev(right) / math.sqrt(n).",
     ),
     explanation="The mean of zeros and ones is the accuracy, and the standard deviation of the same list gives its error.",
-    look=SURE,
+    look='chapter 12, "How sure may we be?"',
     mistakes=(
         Mistake("not divided by the length", "You compared the sums. A long answer has a lower sum because it has more factors: divide by its length.",
                 edit=("total / size", "total"), look=LONG),
@@ -243,7 +239,7 @@ CALIBRATION = Exercise(
         "Weigh each gap by len(inside) / len(confidence), and add.",
     ),
     explanation="Weighted by counts, a bin with one lucky prediction no longer counts as much as one with thousands.",
-    look=CALIBRATED,
+    look='chapter 12, "Is it right as often as it says?"',
     mistakes=(
         Mistake("every bin counts the same", "You average the gaps over the bins that hold something. A bin with one prediction then weighs as much as one with a thousand.",
                 edit=(("error = 0.0", "error, used = 0.0, 0"),

@@ -5,9 +5,6 @@ import hashlib
 from courseware.exercises import Exercise, Mistake
 
 POSITION = 'chapter 13, "Break it: split by position"'
-WHICH_SIDE = 'chapter 13, "Which side?"'
-STAYS = 'chapter 13, "What stays and what goes"'
-WASTE = 'chapter 13, "Blocks without waste"'
 ONCE = 'chapter 13, "Each target once"'
 
 NUMBER = 'int.from_bytes(digest[:8], "big") / 2**64'
@@ -35,7 +32,7 @@ SIDE = Exercise(
         "Divided by 2**64 it is a number from 0 to 1. Keep the ids for which it is below the fraction, in the order they came.",
     ),
     explanation="The hash gives each id a number that never changes. A larger fraction only adds ids, and none ever crosses over.",
-    look=WHICH_SIDE,
+    look='chapter 13, "Which side?"',
     mistakes=(
         Mistake("the last part of the list", "You cut the list by position. In another order, other documents are kept: ask the hash of each id.",
                 edit=("return chosen", "return ids[len(ids) - round(len(ids) * fraction) :]"),
@@ -90,7 +87,7 @@ SORT = Exercise(
         "A text of exactly max_chars characters stays, and so does a score of exactly min_score. No score at all is a low score.",
     ),
     explanation="One reason for each row: then the counts add up to the number of rows, and nothing can vanish unseen.",
-    look=STAYS,
+    look='chapter 13, "What stays and what goes"',
     mistakes=(
         Mistake("blanks are kept", "A text of blanks and line breaks is not empty for Python, but there is nothing in it to learn: test text.strip().",
                 edit=(".strip()", "")),
@@ -149,7 +146,7 @@ PACK = Exercise(
         Mistake("no END after the last document", "The last document has no `end`. It follows each of them, also the last.",
                 edit=("blocks, last", "tokens = tokens[:-1]\nblocks, last")),
         Mistake("each document in its own rows", "You began a new block with each document. Then short documents leave most places empty, or go missing: join them first.",
-                edit=PADDED, wrap=lambda right: lambda documents, *a: sum((right([d], *a) for d in documents), []), look=WASTE),
+                edit=PADDED, wrap=lambda right: lambda documents, *a: sum((right([d], *a) for d in documents), []), look='chapter 13, "Blocks without waste"'),
         Mistake("the tail is left out", "The last block is missing, so the tokens after the full ones are never asked. One more block must end with the text.",
                 edit=("len(tokens) - 1, block_size)", "last + 1, block_size)"), also=(("len(tokens) - 1, block_size)", "last, block_size)"),)),
         Mistake("the tail is padded", "You filled the last block up with padding. Move it back until it is full.",

@@ -158,6 +158,8 @@ RENDER = Exercise(
                 edit=(r'after = encode("\n")', "after = []"), look=NEWLINES),
         Mistake("no end of a turn", "Your ids have no `end` after the words: nothing says where a turn stops.",
                 edit=(", end]", "]"), look=NEWLINES),
+        Mistake("the user's turns instead of the assistant's", "It is the other way round: you learn what the user says, and not what the assistant says.",
+                edit=(_LEARNED, 'message["role"] == "user"')),
     ),
 )  # fmt: skip
 
@@ -203,6 +205,8 @@ PACKED = Exercise(
                 also=((("same & torch", "(same & torch"), (".tril(),", ".tril()).long(),")),)),
         Mistake("positions of another type", "The positions are right, but they should be int64, the type of an index. torch.zeros makes floating-point numbers unless you say dtype=torch.int64.",
                 edit=("dtype=torch.int64", "dtype=torch.float32"), also=(("dtype=torch.int64", "dtype=torch.int32"),)),
+        Mistake("a token cannot see itself", "Your triangle begins one place too early, so a query does not see its own key, and the first of a dialog sees nothing.",
+                edit=("tril()", "tril(-1)")),
     ),
 )  # fmt: skip
 

@@ -169,6 +169,8 @@ TILT = Exercise(
                 edit=("/ beta", "")),
         Mistake("the logarithm of 0", "An answer that the reference never gives has the logarithm minus infinity, and math.log refuses. Multiply probabilities instead, or leave such an answer at 0.",
                 edit=(_WEIGHT, "math.exp(math.log(p) + (r - most) / beta)")),
+        Mistake("probabilities taken for logarithms", "You added the probability to reward / beta inside the exponential. It is the logarithm of the probability that belongs there.",
+                edit=(_WEIGHT, "math.exp(p + (r - max(rewards)) / beta)")),
     ),
 )  # fmt: skip
 

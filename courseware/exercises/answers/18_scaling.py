@@ -6,12 +6,9 @@ import torch
 
 from courseware.exercises import Exercise, Mistake
 
-PAPER = 'chapter 18, "Two ranks on paper"'
-TRAVELS = 'chapter 18, "What travels"'
 TALK = 'chapter 18, "Break it: talk after every micro-batch"'
 SHARDS = 'chapter 18, "Who gets what"'
 LENGTH = 'chapter 18, "How long should the text be?"'
-BUDGET = 'chapter 18, "The bill"'
 
 
 def _number(value):
@@ -47,7 +44,7 @@ COMBINED = Exercise(
         "A rank without targets brings nan, and 0 * nan is nan: leave it out, by its count. Any other nan must stay.",
     ),
     explanation="Sums may be added; means may not. Every target weighs the same, whatever rank it is on.",
-    look=PAPER,
+    look='chapter 18, "Two ranks on paper"',
     mistakes=(
         Mistake("a mean of means", "You gave each rank the same weight. A target on a rank with few targets then weighs more than others: weigh by the counts.",
                 edit=(("* count", ""), ("sum(counts)", "sum(n > 0 for n in counts)"))),
@@ -86,7 +83,7 @@ SENT = Exercise(
         "FSDP: (W - 1) / W * (4 * weights + micro_batches * 2 * 2 * weights): two gatherings of 2 bytes a weight.",
     ),
     explanation="DDP sends the same for any number of micro-batches; FSDP pays for its small memory with every one.",
-    look=TRAVELS,
+    look='chapter 18, "What travels"',
     mistakes=(
         Mistake("half a ring for DDP", "FSDP is right. DDP has half of what it should: you counted one half of the ring (after adding up, the sums must travel back to all), or 2 bytes for a gradient (it has 4).",
                 edit=("return 2 *", "return")),
@@ -215,7 +212,7 @@ BILL = Exercise(
     ),
     explanation="More GPUs make it faster, not cheaper: the number of GPUs cancels out of the price, as long as the utilisation stays the same.",
     tolerance=1e-4,  # euros rounded to the cent are right too
-    look=BUDGET,
+    look='chapter 18, "The bill"',
     mistakes=(
         Mistake("forward alone", "You counted 2 FLOPs for each weight and token. That is forward; backward costs twice as much again.",
                 edit=("6 * weights", "2 * weights"), look=LENGTH),
