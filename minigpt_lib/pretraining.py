@@ -96,9 +96,7 @@ RECIPES: dict[str, tuple[DataConfig, TrainConfig, dict[str, Any]]] = {
 class PretrainConfig:
     """All settings of a pretraining run. The same command again goes on where it stopped."""
 
-    data: str = (
-        "shakespeare"  # a file or folder, shakespeare, fineweb-edu, or a data set on the hub
-    )
+    data: str = "shakespeare"  # a file or folder, shakespeare, fineweb-edu, a hub data set
     preset: str = "laptop"  # the model and its recipe: laptop, fineweb_44m or gpt2_124m
     folder: str = "runs/pretraining"  # the folder for data/ (shards) and run/ (diary, checkpoints)
     data_folder: str | None = None  # a folder of shards that several runs share
