@@ -420,7 +420,7 @@ def train_as_rank(parallel: str, small: bool) -> list[float]:
     if parallel == "plain":
         trainer = Trainer(learner(sizes), config, tokens)
     else:
-        from minigpt_lib.scaling import DistributedTrainer
+        from minigpt_lib.distributed import DistributedTrainer
 
         trainer = DistributedTrainer(learner(sizes), config, tokens, parallel=parallel)
     return [record["loss"] for record in quietly(trainer.train)]

@@ -548,7 +548,7 @@ def small_torch(place: Place, command: str) -> None:
 
 def many_processes(place: Place, command: str) -> None:
     """Train in 2 processes for 8, a tiny model on a local text for the large one on the data set of the hub."""
-    from minigpt_lib.scaling import DistributedConfig
+    from minigpt_lib.distributed import DistributedConfig
 
     words = place.words(command)
     assert "--preset" in words and "--data" in words

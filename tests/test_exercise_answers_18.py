@@ -10,7 +10,7 @@ import pytest
 import torch
 from tools import judged
 
-from minigpt_lib.scaling import LossLaw
+from minigpt_lib.costs import LossLaw
 
 
 def combined_by_stack(gradients, counts):

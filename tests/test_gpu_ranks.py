@@ -11,7 +11,7 @@ import pytest
 from gpu_runs import NEEDS_GPU, make_model, settings, tokens
 
 from courseware import paths
-from minigpt_lib.scaling import DistributedTrainer
+from minigpt_lib.distributed import DistributedTrainer
 from minigpt_lib.training import Trainer
 
 pytestmark = NEEDS_GPU

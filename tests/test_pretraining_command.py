@@ -20,16 +20,16 @@ from pyarrow import parquet
 from courseware import paths
 from minigpt_lib import pretraining
 from minigpt_lib.bpe import BPETokenizer
+from minigpt_lib.distributed import DistributedConfig
 from minigpt_lib.documents import END, DataConfig, prepare, read_manifest
 from minigpt_lib.model import MiniGPT
 from minigpt_lib.pretraining import PretrainConfig
-from minigpt_lib.scaling import DistributedConfig
 from minigpt_lib.training import TrainConfig
 
 COMMAND = ["-m", "minigpt_lib.pretraining"]
 ON_TWO_PROCESSES = [
     *["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"],
-    *["-m", "minigpt_lib.scaling"],
+    *["-m", "minigpt_lib.distributed"],
 ]
 
 

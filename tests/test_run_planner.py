@@ -8,8 +8,8 @@ import pytest
 from tools import in_node
 
 from courseware.widgets.run_planner import compute, describe, draw, limits, planner, planner_data
+from minigpt_lib.costs import plan
 from minigpt_lib.model import GPTConfig
-from minigpt_lib.scaling import plan
 
 CONFIGS = {  # by their position among the planner's models
     1: GPTConfig.preset("gpt2_124m", vocab_size=50257),

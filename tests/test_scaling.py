@@ -10,8 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from courseware import paths
-from minigpt_lib.model import GPTConfig, MiniGPT
-from minigpt_lib.scaling import (
+from minigpt_lib.costs import (
     BESIROGLU,
     GPUS,
     HOFFMANN,
@@ -19,9 +18,10 @@ from minigpt_lib.scaling import (
     flops_per_token,
     memory_per_rank,
     plan,
-    share_of,
     traffic_per_step,
 )
+from minigpt_lib.distributed import share_of
+from minigpt_lib.model import GPTConfig, MiniGPT
 
 # ---------------------------------------------------------------- shares and the loss law
 

@@ -17,7 +17,7 @@ FAULTS = {
         "False",
         "joining",
     ),
-    "the timeout is ignored": ('"timeout": wait}', '"timeout": None}', "joining"),
+    "the timeout is ignored": ('"timeout": wait,', '"timeout": None,', "joining"),
     "rank 0 does not broadcast its weights": (
         "if dist.get_rank() == 0:\n        whole",
         "if dist.get_rank() == 9:\n        whole",
@@ -115,8 +115,8 @@ FAULTS = {
         "precision, dropout",
     ),
     "a second Ctrl-C stops a rank at once": (
-        "stops_at_once = False",
-        "stops_at_once = True",
+        "stops_at_once: bool = False",
+        "stops_at_once: bool = True",
         "precision, dropout",
     ),
     "shards are not verified": (
@@ -150,8 +150,8 @@ FAULTS = {
         "FLOPs of forward",
     ),
     "the exponents are swapped": (
-        "** (self.beta / (self.alpha + self.beta))",
-        "** (self.alpha / (self.alpha + self.beta))",
+        "** (self.beta / both)",
+        "** (self.alpha / both)",
         "the law, its",
     ),
     "the utilisation is ignored": (
@@ -160,8 +160,8 @@ FAULTS = {
         "FLOPs and hours",
     ),
     "half of an all-reduce": (
-        "return 2 * (ranks - 1)",
-        "return (ranks - 1)",
+        "return 2 * others",
+        "return others",
         "the bytes of a step",
     ),
     "weights are gathered once although they are resharded": (

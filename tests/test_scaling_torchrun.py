@@ -23,7 +23,7 @@ SCRIPT = """
 import json, os, signal, sys, time
 import torch
 from minigpt_lib.model import GPTConfig, MiniGPT
-from minigpt_lib.scaling import DistributedTrainer
+from minigpt_lib.distributed import DistributedTrainer
 from minigpt_lib.sft import add_lora
 from minigpt_lib.training import TrainConfig
 
@@ -229,7 +229,7 @@ def test_ctrl_c_saves_the_same_step_on_all_ranks(tmp_path):
 @pytest.mark.slow
 def test_ctrl_c_before_the_training_is_reported_once(tmp_path):
     (tmp_path / "a.txt").write_text("To be or not to be.\n\n" * 200_000, encoding="utf-8")
-    command = ["2", "-m", "minigpt_lib.scaling", "--data", "a.txt", "--folder", "run"]
+    command = ["2", "-m", "minigpt_lib.distributed", "--data", "a.txt", "--folder", "run"]
     command += ["--vocab-size", "270", "--num-proc", "1", "--shard-chars", "20_000"]
 
     run = start(tmp_path, [*command, "--no-progress"], start_new_session=True)

@@ -56,7 +56,7 @@ def planner_data() -> dict[str, Any]:
 
     A model's memory and traffic are tables in bytes: a row for each number of GPUs, a column for each way of sharing.
     """
-    from minigpt_lib.scaling import GPUS
+    from minigpt_lib.costs import GPUS
 
     return {
         "models": [_model_sheet(name, config) for name, config in _models().items()],
@@ -77,8 +77,8 @@ def planner_data() -> dict[str, Any]:
 def _model_sheet(name: str, config: GPTConfig) -> dict[str, Any]:
     import torch
 
+    from minigpt_lib.costs import flops_per_token, memory_per_rank, traffic_per_step
     from minigpt_lib.model import MiniGPT, count_parameters
-    from minigpt_lib.scaling import flops_per_token, memory_per_rank, traffic_per_step
 
     with torch.device("meta"):
         weights = count_parameters(MiniGPT(config))["total"]

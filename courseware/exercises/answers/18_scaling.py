@@ -7,8 +7,8 @@ import torch
 from courseware.exercises import Exercise, Mistake
 
 TALK = 'chapter 18, "Break it: talk after every micro-batch"'
-SHARDS = 'chapter 18, "Who gets what"'
-LENGTH = 'chapter 18, "How long should the text be?"'
+SHARDS = 'chapter 18, "Two ways to share a model"'
+LENGTH = 'chapter 18, "How much should a model read?"'
 
 
 def _number(value):
@@ -83,7 +83,7 @@ SENT = Exercise(
         "FSDP: (W - 1) / W * (4 * weights + micro_batches * 2 * 2 * weights): two gatherings of 2 bytes a weight.",
     ),
     explanation="DDP sends the same for any number of micro-batches; FSDP pays for its small memory with every one.",
-    look='chapter 18, "What travels"',
+    look='chapter 18, "How a sum travels"',
     mistakes=(
         Mistake("half a ring for DDP", "FSDP is right. DDP has half of what it should: you counted one half of the ring (after adding up, the sums must travel back to all), or 2 bytes for a gradient (it has 4).",
                 edit=("return 2 *", "return")),

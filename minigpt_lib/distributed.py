@@ -1,7 +1,6 @@
-"""Train one model on many processes, and say beforehand what a large run needs.
+"""Train one model on several processes: share the texts, sum the gradients, save together.
 
-Shapes: W ranks (processes), B texts in a micro-batch, T tokens each, V ids, C = n_embd channels. Losses
-are nats per token, memory is bytes, compute is FLOPs (a multiplication and an addition are two).
+W ranks (processes), B texts in a micro-batch, T tokens each, V vocabulary size. Losses are nats per token.
 
 Written by notebooks/18_scaling.ipynb (chapter 18): edit it there.
 """
@@ -51,35 +50,19 @@ from minigpt_lib.training import (
     TrainConfig,
     Trainer,
     choose_device,
-    choose_precision,
     evaluating,
 )
 
 __all__ = [
-    "BESIROGLU",
-    "GPU",
-    "GPUS",
-    "HOFFMANN",
-    "activation_bytes",
-    "checkpoint_interval",
-    "chinchilla_optimal_tokens",
     "connect",
     "DataParallel",
     "DistributedConfig",
     "DistributedTrainer",
-    "flops_per_token",
-    "LossLaw",
-    "lost_share",
     "main",
-    "matrix_weights",
-    "memory_per_rank",
-    "plan",
     "RankLost",
     "shard",
     "Sharded",
     "share_of",
-    "traffic_per_step",
-    "training_days",
 ]
 
 
@@ -126,37 +109,17 @@ def connect(device: str = "auto", timeout: float = 600.0) -> str:
             # restarted on one machine: torchrun keeps its store, with the addresses of the dead
             attempt = os.environ["TORCHELASTIC_RESTART_COUNT"]
             store = dist.PrefixStore(f"attempt {attempt}", store)
-        options = {"store": store, "rank": rank, "world_size": world, "timeout": wait}
+        options: dict[str, Any] = {
+            "store": store,
+            "rank": rank,
+            "world_size": world,
+            "timeout": wait,
+        }
+        if backend == "nccl":
+            options["device_id"] = torch.device(device)  # or nccl guesses it from the rank
         dist.init_process_group(backend, **options)
         atexit.register(lambda: dist.is_initialized() and dist.destroy_process_group())
     return device
-
-
-def shard(
-    model: MiniGPT, precision: str = "float32", reshard: bool = True, device: str = "cpu"
-) -> None:
-    """Cut the weights of `model` over all ranks, in place, with FSDP2: each block a unit, and the rest.
-
-    A unit's weights are gathered just before they are used, in `precision`; gradients are summed in
-    float32. reshard: forget a block's weights after forward and gather them again for backward, which
-    saves memory for more traffic: see traffic_per_step. Rank 0's weights count: the other ranks may build their
-    model under torch.device("meta").
-    """
-    whole = {}
-    if dist.get_rank() == 0:
-        whole = {name: value.detach().cpu() for name, value in model.state_dict().items()}
-    mesh = init_device_mesh(device.split(":")[0], (dist.get_world_size(),))
-    policy = MixedPrecisionPolicy(param_dtype=PRECISIONS[precision], reduce_dtype=torch.float32)
-    model.to("meta")
-    for block in model.blocks:
-        fully_shard(block, mesh=mesh, mp_policy=policy, reshard_after_forward=reshard)
-    fully_shard(model, mesh=mesh, mp_policy=policy)
-    model.to_empty(device=device)
-    for unit in (*model.blocks, model):
-        # pyrefly: ignore[not-callable]  fully_shard adds this method, which torch's types do not say
-        unit.set_force_sum_reduction_for_comms(True)  # gloo has no mean
-    options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
-    set_model_state_dict(model, whole, options=options)
 
 
 def _rows(batch: tuple[Any, ...], rows: range) -> tuple[Any, ...]:
@@ -193,7 +156,7 @@ class DataParallel(Alone):
     backward and compute the rest again.
     """
 
-    stops_at_once = False  # Ctrl-C comes twice: from the terminal, and from torchrun
+    stops_at_once: bool = False  # Ctrl-C comes twice: from the terminal, and from torchrun
 
     def __init__(self, recompute: bool = False) -> None:
         self.rank = dist.get_rank()
@@ -209,7 +172,7 @@ class DataParallel(Alone):
         dist.broadcast_object_list(values)
         return values[0]
 
-    def place(self, model: MiniGPT, device: str, precision: str) -> MiniGPT:
+    def place(self, model: Any, device: str, precision: str) -> Any:
         """Return the model on this rank's device."""
         self.device = device
         for block in model.blocks if self.recompute else []:
@@ -332,6 +295,33 @@ class DataParallel(Alone):
             super().save(folder, run)
 
 
+def shard(
+    model: MiniGPT, precision: str = "float32", reshard: bool = True, device: str = "cpu"
+) -> None:
+    """Cut the weights of `model` over all ranks, in place, with FSDP2: each block a unit, and the rest.
+
+    A unit's weights are gathered just before they are used, in `precision`; gradients are summed in
+    float32. reshard: forget a block's weights after forward and gather them again for backward, which
+    saves memory for more traffic: see traffic_per_step. Rank 0's weights count: the other ranks may build their
+    model under torch.device("meta").
+    """
+    whole = {}
+    if dist.get_rank() == 0:
+        whole = {name: value.detach().cpu() for name, value in model.state_dict().items()}
+    mesh = init_device_mesh(device.split(":")[0], (dist.get_world_size(),))
+    policy = MixedPrecisionPolicy(param_dtype=PRECISIONS[precision], reduce_dtype=torch.float32)
+    model.to("meta")
+    for block in model.blocks:
+        fully_shard(block, mesh=mesh, mp_policy=policy, reshard_after_forward=reshard)
+    fully_shard(model, mesh=mesh, mp_policy=policy)
+    model.to_empty(device=device)
+    for unit in (*model.blocks, model):
+        # pyrefly: ignore[not-callable]  fully_shard adds this method, which torch's types do not say
+        unit.set_force_sum_reduction_for_comms(True)  # gloo has no mean
+    options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
+    set_model_state_dict(model, whole, options=options)
+
+
 @dataclass(frozen=True)
 class _Gathered:
     """A sharded model in the form that checkpoints take: whole weights, and the shards' files."""
@@ -385,13 +375,13 @@ def _verify_shards(folder: Path) -> None:
 class Sharded(DataParallel):
     """How W ranks make the steps of a run, each with a share of the weights (FSDP2): see `shard`."""
 
-    casts = True
+    casts: bool = True
 
     def __init__(self, recompute: bool = False, reshard: bool = True) -> None:
         super().__init__(recompute)
         self.reshard = reshard
 
-    def place(self, model: MiniGPT, device: str, precision: str) -> MiniGPT:
+    def place(self, model: Any, device: str, precision: str) -> Any:
         """Return the model, cut over the ranks. ValueError for float16."""
         if precision == "float16":
             raise ValueError("precision float16 with fsdp: expected bfloat16, float32, or ddp.")
@@ -489,13 +479,13 @@ def DistributedTrainer(
     train() raises RankLost when another rank dies, or is silent for `timeout` seconds. Raises ValueError
     for settings that these ranks cannot share; and what Trainer raises.
     """
-    if parallel not in ("ddp", "fsdp"):
-        raise ValueError(f"parallel={parallel!r}: expected ddp or fsdp.")
+    _check_parallel(parallel)
     if parallel == "fsdp" and options.get("optimizer"):
         raise ValueError("fsdp cuts the weights first: expected no optimizer made before.")
     config = dataclasses.replace(config, device=connect(config.device, timeout))
     processes = DataParallel(recompute) if parallel == "ddp" else Sharded(recompute, reshard)
     _refuse_uneven(processes, config, options.get("draw"))
+    options.setdefault("evaluate", processes.evaluate)
 
     return Trainer(
         model,
@@ -504,8 +494,13 @@ def DistributedTrainer(
         val_tokens,
         processes=processes,
         sample=sample and functools.partial(processes.sample, sample),
-        **{"evaluate": processes.evaluate, **options},
+        **options,
     )
+
+
+def _check_parallel(parallel: str) -> None:
+    if parallel not in ("ddp", "fsdp"):
+        raise ValueError(f"parallel={parallel!r}: expected ddp or fsdp.")
 
 
 def _refuse_uneven(processes: DataParallel, config: TrainConfig, draw: Any) -> None:
@@ -530,48 +525,6 @@ def _refuse_uneven(processes: DataParallel, config: TrainConfig, draw: Any) -> N
         )
 
 
-@functools.cache
-def _weights(config: GPTConfig) -> dict[str, torch.Size]:
-    """Return the shapes of a model's weights by name, without making any."""
-    with torch.device("meta"):
-        return {name: weight.shape for name, weight in MiniGPT(config).named_parameters()}
-
-
-def _refuse_nonsense(parallel: str = "ddp", **numbers: float) -> None:
-    """Raise ValueError for a number that is not above 0 and finite, and for another way of sharing."""
-    for name, value in numbers.items():
-        if not 0 < value < math.inf:
-            raise ValueError(f"{name}={value!r}: expected a number above 0.")
-    if parallel not in ("ddp", "fsdp"):
-        raise ValueError(f"parallel={parallel!r}: expected ddp or fsdp.")
-
-
-def _shard_rows(shape: Sequence[int], world: int) -> int:
-    """Return how many numbers of a weight the first of `world` ranks keeps: whole rows, the most of all."""
-    return len(share_of(shape[0], 0, world)) * math.prod(shape[1:])
-
-
-def traffic_per_step(
-    config: GPTConfig, ranks: int, parallel: str = "ddp", *, micro_batches: int = 1,
-    precision: str = "bfloat16", reshard: bool = True,
-) -> float:  # fmt: skip
-    """Return the bytes that each rank sends in a step, by ring algorithms; it receives as many.
-
-    ddp: all gradients once, in float32, each number (W - 1) / W times on its way to the sum and as often
-    on the way back. fsdp: gradients to their owners, (W - 1) / W of them, and for every micro-batch the
-    weights in `precision`: twice with reshard (but for those outside the blocks), else once.
-    """
-    _refuse_nonsense(parallel, ranks=ranks, micro_batches=micro_batches)
-    shapes, size = _weights(config), PRECISIONS[choose_precision("cpu", precision)[0]].itemsize
-    if parallel == "ddp":
-        return 2 * (ranks - 1) / ranks * 4 * sum(s.numel() for s in shapes.values())
-    padded = {name: _shard_rows(s, ranks) * ranks for name, s in shapes.items()}
-    inside = sum(n for name, n in padded.items() if name.startswith("blocks."))
-    total = sum(padded.values())
-    gathered = micro_batches * size * (total + (inside if reshard else 0))
-    return (ranks - 1) / ranks * (gathered + 4 * total)
-
-
 @dataclass(frozen=True)
 class DistributedConfig:
     """A pretraining run on several processes: what to train, and how the processes share the work.
@@ -586,7 +539,9 @@ class DistributedConfig:
     timeout: float = 600.0  # seconds of silence after which a process counts as lost
 
     def __post_init__(self) -> None:
-        _refuse_nonsense(self.parallel, timeout=self.timeout)
+        _check_parallel(self.parallel)
+        if not 0 < self.timeout < math.inf:
+            raise ValueError(f"timeout={self.timeout!r}: expected a number of seconds above 0.")
 
     @classmethod
     def recipe(cls, preset: str) -> "DistributedConfig":
@@ -597,7 +552,7 @@ class DistributedConfig:
 def _pretrain_together(settings: DistributedConfig) -> Trainer | None:
     if "RANK" not in os.environ:
         raise RuntimeError(
-            "this process is alone: start it with `torchrun --nproc-per-node 2 -m minigpt_lib.scaling`, "
+            "this process is alone: start it with `torchrun --nproc-per-node 2 -m minigpt_lib.distributed`, "
             "or train in one process with `python -m minigpt_lib.pretraining` and the same options."
         )
     trainer = functools.partial(
@@ -612,209 +567,18 @@ def _pretrain_together(settings: DistributedConfig) -> Trainer | None:
 
 _DESCRIPTION = """Pretrain on several processes: prepare a text, train a model on it together, and report.
 
-Two processes: torchrun --nproc-per-node 2 -m minigpt_lib.scaling
+Two processes: torchrun --nproc-per-node 2 -m minigpt_lib.distributed
 
-8 GPUs: torchrun --nproc-per-node 8 -m minigpt_lib.scaling --data fineweb-edu --preset gpt2_124m
+8 GPUs: torchrun --nproc-per-node 8 -m minigpt_lib.distributed --data fineweb-edu --preset gpt2_124m
 
 Each stage goes on where it stopped. The preset decides the defaults below: see them with --preset NAME --help.
 """
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Run the command line: torchrun --nproc-per-node 2 -m minigpt_lib.scaling --help."""
-    prog = "torchrun --nproc-per-node 2 -m minigpt_lib.scaling"
+    """Run the command line: torchrun --nproc-per-node 2 -m minigpt_lib.distributed --help."""
+    prog = "torchrun --nproc-per-node 2 -m minigpt_lib.distributed"
     run_command(_pretrain_together, DistributedConfig.recipe, argv, prog, _DESCRIPTION)
-
-
-def chinchilla_optimal_tokens(n_params: int, tokens_per_weight: float = 20.0) -> int:
-    """Return how many tokens a model of n_params weights should see if compute is what is scarce.
-
-    The rule of thumb from Hoffmann et al. (2022), table 3: about 20 tokens for a weight, at every size.
-    Raises ValueError if either number is not above 0.
-    """
-    _refuse_nonsense(n_params=n_params, tokens_per_weight=tokens_per_weight)
-    return round(n_params * tokens_per_weight)
-
-
-@dataclass(frozen=True)
-class LossLaw:
-    """A law of the loss: E + A / N^alpha + B / D^beta nats per token, for N weights and D tokens.
-
-    Hoffmann et al. (2022), equation 2. E is what no model can learn; the other terms are the price of
-    a small model and of a short text. HOFFMANN has their constants (appendix D.3), BESIROGLU those that
-    Besiroglu et al. (2024) found in the same data.
-    """
-
-    E: float
-    A: float
-    B: float
-    alpha: float
-    beta: float
-
-    def predict(self, n_params: float, tokens: float) -> float:
-        """Return the loss of n_params weights after as many tokens, in nats per token."""
-        _refuse_nonsense(n_params=n_params, tokens=tokens)
-        return self.E + self.A / n_params**self.alpha + self.B / tokens**self.beta
-
-    def optimal(self, flops: float) -> tuple[float, float]:
-        """Return the (weights, tokens) of the least loss with 6 * weights * tokens = flops: equation 4."""
-        _refuse_nonsense(flops=flops)
-        ratio = (self.alpha * self.A / (self.beta * self.B)) ** (1 / (self.alpha + self.beta))
-        n_params = ratio * (flops / 6) ** (self.beta / (self.alpha + self.beta))
-        return n_params, flops / 6 / n_params
-
-
-HOFFMANN = LossLaw(1.69, 406.4, 410.7, 0.34, 0.28)
-BESIROGLU = LossLaw(1.8172, 482.01, 2085.43, 0.3478, 0.3658)
-
-
-def matrix_weights(config: GPTConfig) -> int:
-    """Return how many weights each token is multiplied with: all matrices and the head, no table."""
-    blocks = (s for name, s in _weights(config).items() if name.startswith("blocks."))
-    return sum(s.numel() for s in blocks if len(s) == 2) + config.vocab_size * config.n_embd
-
-
-def flops_per_token(config: GPTConfig, context: int | None = None) -> int:
-    """Return the FLOPs of a training step per token: 6 for each matrix weight, 12 L T C for attention.
-
-    context T: max_seq_len unless told. Backward is twice forward; keys of the future count too:
-    Chowdhery et al. (2022), appendix B.
-    """
-    T = config.max_seq_len if context is None else context
-    return 6 * matrix_weights(config) + 12 * config.n_layer * T * config.n_embd
-
-
-def training_days(flops: float, gpus: int, peak: float, utilisation: float = 0.4) -> float:
-    """Return the days that `gpus` GPUs of `peak` FLOP/s each need for `flops`.
-
-    utilisation: the share of the peak that a run really gets (MFU). Raises ValueError unless it is
-    above 0 and at most 1, and the others are above 0.
-    """
-    _refuse_nonsense(flops=flops, gpus=gpus, peak=peak)
-    if not 0 < utilisation <= 1:
-        raise ValueError(f"utilisation={utilisation}: expected a share above 0, at most 1.")
-    return flops / (gpus * peak * utilisation) / 86_400
-
-
-@dataclass(frozen=True)
-class GPU:
-    """What a data sheet says: FLOP/s in bfloat16 without sparsity, bytes of memory, bytes/s to the others.
-
-    link: to the GPUs of the same machine, in one direction. None of it was measured here.
-    """
-
-    flops: float
-    memory: float
-    link: float
-
-
-GPUS = {
-    "RTX 4090": GPU(165e12, 24e9, 32e9),  # PCIe 4.0, 16 lanes
-    "A100 80GB": GPU(312e12, 80e9, 300e9),
-    "H100 SXM": GPU(989e12, 80e9, 450e9),
-    "H200": GPU(989e12, 141e9, 450e9),
-}
-
-
-def activation_bytes(
-    config: GPTConfig, batch_size: int = 1, context: int | None = None, precision: str = "bfloat16",
-    recompute: bool = False,
-) -> int:  # fmt: skip
-    """Return the bytes that forward keeps for backward, for B texts of `context` tokens.
-
-    Counted from what torch's fused kernels keep, on the CPU; without dropout, rotation tables and
-    what lives for a moment. recompute: the inputs of all blocks, and the inside of one.
-    """
-    context = config.max_seq_len if context is None else context
-    _refuse_nonsense(batch_size=batch_size, context=context)
-    c, size = config, PRECISIONS[choose_precision("cpu", precision)[0]].itemsize
-    C, kv = c.n_embd, (c.n_kv_head or c.n_head) * c.head_dim
-    hidden = _weights(c)["blocks.0.ffn.down.weight"][1]
-    norm = 2 * size * (C + 1) if c.norm == "layer" else size * C + 4 * (2 * C + 1)
-    repeated = 2 * C if kv < C else 0  # keys and values, once for each query head
-    rotated = c.position == "rope"
-    queries = C + kv + (repeated or C + 2 * kv) if rotated else C + 2 * kv + repeated
-    output = 2 * C if rotated else C
-    ffn = hidden * {"swiglu": 4, "relu": 1}.get(c.ffn, 2)
-    block = 2 * norm + size * (queries + output + ffn) + 4 * c.n_head
-    blocks = c.n_layer * size * C + block if recompute else c.n_layer * block
-    return batch_size * context * (blocks + norm + 4 * c.vocab_size)
-
-
-def memory_per_rank(
-    config: GPTConfig, ranks: int = 1, parallel: str = "ddp", *, batch_size: int = 1,
-    context: int | None = None, precision: str = "bfloat16", reshard: bool = True,
-    recompute: bool = False,
-) -> dict[str, int]:  # fmt: skip
-    """Return the bytes that training needs on a rank: of each kind, and "total".
-
-    weights, gradients, optimizer: float32, AdamW's two means. copies: weights in `precision`, gathered
-    ones with fsdp (two blocks, one in use and one on its way, and what is outside the blocks).
-    activations: see `activation_bytes`. Buffers of the libraries and fragments come on top.
-    """
-    _refuse_nonsense(parallel, ranks=ranks)
-    shapes, size = _weights(config), PRECISIONS[choose_precision("cpu", precision)[0]].itemsize
-    everything = sum(s.numel() for s in shapes.values())
-    if parallel == "fsdp":
-        kept = sum(_shard_rows(s, ranks) for s in shapes.values())
-        inside = sum(s.numel() for name, s in shapes.items() if name.startswith("blocks."))
-        gathered: float = everything
-        if reshard:
-            gathered -= inside * (1 - min(2, config.n_layer) / config.n_layer)
-    else:
-        kept, gathered = everything, 0 if precision == "float32" else everything
-    memory = {"weights": 4 * kept, "gradients": 4 * kept, "optimizer": 8 * kept}
-    memory["copies"] = round(gathered * size)
-    memory["activations"] = activation_bytes(config, batch_size, context, precision, recompute)
-    return memory | {"total": sum(memory.values())}
-
-
-def plan(
-    config: GPTConfig, tokens: float, gpus: int, gpu: str = "H100 SXM", *, utilisation: float = 0.4,
-    euros_per_hour: float = 2.5, parallel: str = "fsdp", batch_size: int = 1, recompute: bool = True,
-) -> dict[str, float]:  # fmt: skip
-    """Return what it takes to train a model of this config on `tokens` tokens with a fleet of GPUs.
-
-    flops, days, gpu_hours, euros; memory, in bytes on each GPU; bandwidth, in bytes/s, which each must
-    send if one micro-batch of B texts a step is not to wait for the others; and the loss by BESIROGLU's
-    law, for a tokenizer like theirs. Raises ValueError for a GPU that is not in GPUS, and as its parts do.
-    """
-    if gpu not in GPUS:
-        raise ValueError(f"gpu={gpu!r}: expected one of {', '.join(GPUS)}.")
-    fleet = {"gpus": gpus, "euros_per_hour": euros_per_hour, "batch_size": batch_size}
-    _refuse_nonsense(parallel, tokens=tokens, **fleet)
-    sheet, per_token = GPUS[gpu], flops_per_token(config)
-    days = training_days(per_token * tokens, gpus, sheet.flops, utilisation)
-    how: dict[str, Any] = {"batch_size": batch_size, "recompute": recompute}
-    step = batch_size * config.max_seq_len * per_token / (sheet.flops * utilisation)  # seconds
-    return {
-        "flops": per_token * tokens,
-        "days": days,
-        "gpu_hours": 24 * days * gpus,
-        "euros": 24 * days * gpus * euros_per_hour,
-        "memory": memory_per_rank(config, gpus, parallel, **how)["total"],
-        "bandwidth": traffic_per_step(config, gpus, parallel) / step,
-        "loss": BESIROGLU.predict(sum(s.numel() for s in _weights(config).values()), tokens),
-    }
-
-
-def checkpoint_interval(write: float, mtbf: float) -> float:
-    """Return after how long to save again: sqrt(2 * write * mtbf), Young (1974); all in one unit of time.
-
-    write: how long saving takes; mtbf: the mean time between two failures of the whole machine.
-    """
-    _refuse_nonsense(write=write, mtbf=mtbf)
-    return math.sqrt(2 * write * mtbf)
-
-
-def lost_share(interval: float, write: float, mtbf: float, restart: float = 0.0) -> float:
-    """Return the share of the time that saving and failures cost: saving, work done twice, restarts.
-
-    A first-order formula: good where the interval is long against writing and short against mtbf.
-    Raises ValueError unless the first three are above 0.
-    """
-    _refuse_nonsense(interval=interval, write=write, mtbf=mtbf)
-    return write / interval + (interval / 2 + restart) / mtbf
 
 
 if __name__ == "__main__":
