@@ -295,7 +295,7 @@ def pretrain(
     if world > 1 and trainer is Trainer:
         raise ValueError(
             f"torchrun started {world} processes, but Trainer trains in one: run the command of "
-            "chapter 18 (the module `scaling`) with the same options, or pass another trainer."
+            "chapter 18 (the module `distributed`) with the same options, or pass another trainer."
         )
     _refuse_device(config.train.device)
     draw = BlockReader(config.train.seed, rank, world)  # refuses a rank that would wait for ever
