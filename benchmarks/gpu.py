@@ -293,7 +293,7 @@ def run_generation(sizes: Sizes, nanogpt: str | None) -> Row:
     dtype = getattr(torch, sizes.precision)
     ours = MiniGPT(config).to(sizes.device, dtype).eval()
     theirs = as_gpt2(ours).to(sizes.device)
-    generator = TextGenerator(ours, SimpleNamespace(vocab_size=config.vocab_size))
+    generator = TextGenerator(ours, SimpleNamespace(vocab_size=config.vocab_size, decode=str))
 
     row: Row = {}
     for batch in sizes.batches:

@@ -604,7 +604,7 @@ ROWS: dict[str, Runner] = {
     r"python -m courseware generate": generate,
     r"python -m courseware\.site build": until(r"reading sources\.\.\."),
     r"python -m minigpt_lib\.assistant": talk,
-    r"\.venv/bin/torchrun --nproc-per-node 8 -m minigpt_lib\.scaling .*": many_processes,
+    r"\.venv/bin/torchrun --nproc-per-node 8 -m minigpt_lib\.distributed .*": many_processes,
     r"mkdir -p \.course": whole(),
     r"\.venv/bin/jupytext --to py:percent .*": to_text,
     r"\.venv/bin/jupytext --update .*": back_to_notebook,
@@ -637,6 +637,7 @@ ROWS: dict[str, Runner] = {
     r"python benchmarks/pretraining_scaling\.py.*": whole(
         *("--megabytes=0.3", "--rounds=1"), prints=r"\| 2 \|(.*\n)+.*\| 16 \|"
     ),
+    r"python benchmarks/gpu\.py": whole(prints="GPU"),
     r"python benchmarks/scaling\.py": shrunk(
         _FEW_SIZES,
         r"Training the laptop preset(.*\n)+.*GFLOP/s.*\n.*rounds",
@@ -940,7 +941,7 @@ def test_files_are_read_as_the_security_page_says():
             if _runs_code(node):
                 found.append(f"{path.name}:{node.lineno}: {ast.unparse(node)}")
     # PyTorch's sharded checkpoints have an index that is a pickle; SECURITY.md says so.
-    assert [line.partition(":")[0] for line in found if "dcp.load" in line] == ["scaling.py"]
+    assert [line.partition(":")[0] for line in found if "dcp.load" in line] == ["distributed.py"]
     assert not [line for line in found if "dcp.load" not in line]
     assert "`torch.distributed.checkpoint`" in read("SECURITY.md")
 

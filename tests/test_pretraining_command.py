@@ -52,7 +52,8 @@ SETTINGS = (PretrainConfig, DataConfig, TrainConfig)
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("module", "kinds"), [("pretraining", SETTINGS), ("scaling", (*SETTINGS, DistributedConfig))]
+    ("module", "kinds"),
+    [("pretraining", SETTINGS), ("distributed", (*SETTINGS, DistributedConfig))],
 )
 def test_help_explains_every_option(module, kinds):
     of_module = ["-m", f"minigpt_lib.{module}"]

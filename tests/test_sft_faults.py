@@ -136,8 +136,11 @@ FAULTS = {
     "padding is learned": ("torch.full_like(x, -100), x.clone()", "x.clone(), x.clone()"),
     "padding is seen": ("torch.full_like(x, -1)\n", "x.clone()\n"),
     "rows are overfilled": ("by_room[room - need].append(row)", "by_room[room].append(row)"),
-    "all epochs have the same order": ('f"{self.seed} {epoch}"', 'f"{self.seed}"'),
-    "the seed is ignored": ('f"{self.seed} {epoch}"', 'f"{epoch}"'),
+    "all epochs have the same order": (
+        "deal(self.position, ",
+        "deal(self.position % len(self.dataset), ",
+    ),
+    "the seed is ignored": ("len(self.dataset), self.seed)", "len(self.dataset), 0)"),
     "the position is not saved": ('{"position": self.position, "seed"', '{"position": 0, "seed"'),
     "the mean of the batches' means": ("float(loss) * count, n + count", "float(loss), n + 1"),
     "dropout is on in evaluation": ("    model.eval()\n    nats, n", "    nats, n"),
