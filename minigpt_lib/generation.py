@@ -8,7 +8,6 @@ Written by notebooks/11_generation.ipynb (chapter 11): edit it there.
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import math
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
@@ -21,6 +20,7 @@ from torch import Tensor, nn
 
 from minigpt_lib.data import _Tokenizer
 from minigpt_lib.model import GPTConfig, MiniGPT
+from minigpt_lib.training import evaluating
 
 __all__ = [
     "STRATEGIES",
@@ -232,17 +232,6 @@ class KVCache:
                 kept[:, :, : self.length] = kept[rows, :, : self.length]
 
 
-@contextlib.contextmanager
-def _evaluating(model: nn.Module) -> Generator[None, None, None]:
-    """Switch dropout off for a while."""
-    training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(training)
-
-
 def _new_cache(model: MiniGPT, batch_size: int, max_len: int) -> KVCache:
     weight = model.embedding.weight
     return KVCache(model.config, batch_size, max_len, weight.dtype, weight.device)
@@ -292,7 +281,7 @@ def _steps(
     cache = _new_cache(model, B, min(limit, T + n_tokens)) if use_cache else None
     start = 0  # where the window begins
 
-    with _evaluating(model):
+    with evaluating(model):
         for end in range(T, T + n_tokens):
             if max(lengths) > limit:
                 lengths = [n if n <= limit else max(1, limit // 2) for n in lengths]
@@ -353,7 +342,7 @@ def beam_search(
     memory = _new_cache(model, num_beams, ids.shape[1] + max_new_tokens) if cache else None
     finished: list[tuple[float, Tensor]] = []
 
-    with _evaluating(model):
+    with evaluating(model):
         for n in range(1, max_new_tokens + 1):
             new = beams if memory is None else beams[:, memory.length :]
             logits = model(new, cache=memory, last_only=True)[0][:, -1]
