@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import doctest
+import os
 import subprocess
 import sys
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import nn
 from torch.nn import functional as F
 
@@ -15,6 +17,7 @@ from courseware import paths
 from courseware.checks import agreement, caches, causality, refusals, sequences
 from courseware.checks.agreement import agree, gradients, roughen
 from courseware.checks.causality import sees_only_the_past
+from courseware.checks.ranks import ranks
 from courseware.checks.refusals import refused
 from courseware.checks.sequences import same_sequence
 from minigpt_lib.attention import CausalSelfAttention, scaled_dot_product_attention
@@ -535,3 +538,33 @@ def test_the_inputs_stay_as_they_were():
     before = x.detach().clone()
     sees_only_the_past(lambda x: 2 * x, x, reach=1)
     assert torch.equal(x, before)
+
+
+def _add_up(exits: tuple[int, ...] = ()):
+    if dist.get_rank() in exits:
+        os._exit(9)
+    if exits:
+        return dist.get_rank()
+    mine = torch.ones(3) * dist.get_rank()
+    dist.all_reduce(mine)
+    return mine, {torch.float32}
+
+
+def test_ranks_hear_each_other_and_return_what_they_computed():
+    for mine, kinds in ranks(3, _add_up):
+        assert mine.tolist() == [3.0, 3.0, 3.0]
+        assert kinds == {torch.float32}
+
+
+def test_a_rank_that_died_or_failed_is_named():
+    assert ranks(2, _add_up, (1,), failing=True) == [0, None]
+    with pytest.raises(AssertionError, match="rank 1 of 2 died"):
+        ranks(2, _add_up, (1,))
+
+    def fail():
+        raise ValueError("a mistake of one's own")
+
+    told = ranks(2, fail, failing=True)
+    assert [(answer["kind"], answer["error"]) for answer in told] == [
+        ("ValueError", "a mistake of one's own")
+    ] * 2

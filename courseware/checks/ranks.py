@@ -8,10 +8,12 @@ import os
 import signal
 import sys
 import tempfile
+import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
-from pathlib import Path
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 import torch
@@ -36,18 +38,19 @@ def ranks(
     """
     fork = multiprocessing.get_context("fork")
     with tempfile.TemporaryDirectory() as folder:
+        pipes = [fork.Pipe() for _ in range(world)]
         options = (world, folder, seconds, work, args)
-        group = [fork.Process(target=_one_rank, args=(rank, *options)) for rank in range(world)]
+        group = [
+            fork.Process(target=_one_rank, args=(rank, theirs, *options))
+            for rank, (_, theirs) in enumerate(pipes)
+        ]
         try:
             for process in group:
                 process.start()
-            for process in group:
-                process.join(_LONGEST)
+            answers = _receive([ours for ours, _ in pipes], group)
         finally:
             for process in group:
                 process.kill()
-        files = [Path(folder, f"{rank}.pt") for rank in range(world)]
-        answers = [torch.load(f, weights_only=False) if f.exists() else None for f in files]
 
     if not failing:
         for rank, answer in enumerate(answers):
@@ -56,23 +59,45 @@ def ranks(
     return answers
 
 
+def _receive(pipes: Sequence[Connection], group: Sequence[BaseProcess]) -> list[Any]:
+    """Return what each process sends, or None for one that ends without a word or takes too long."""
+    end = time.monotonic() + _LONGEST
+    answers: list[Any] = [None] * len(pipes)
+    waiting = set(range(len(pipes)))
+    while waiting and time.monotonic() < end:
+        for rank in sorted(waiting):
+            ended = not group[rank].is_alive()
+            if pipes[rank].poll(0.0 if ended else 0.005):
+                answers[rank] = pipes[rank].recv()
+                pipes[rank].send("received")
+                waiting.discard(rank)
+            elif ended:
+                waiting.discard(rank)
+    return answers
+
+
 def _one_rank(
-    rank: int, world: int, folder: str, seconds: float, work: Callable[..., Any], args: Any
+    rank: int,
+    pipe: Connection,
+    world: int,
+    folder: str,
+    seconds: float,
+    work: Callable[..., Any],
+    args: Any,
 ) -> None:
-    """Be rank `rank` of `world`: meet the others, work, leave the result in the folder."""
+    """Be rank `rank` of `world`: meet the others, work, send the result."""
     signal.setitimer(signal.ITIMER_REAL, 0)
     sys.stdout = sys.stderr = io.StringIO()
     try:
         meeting = f"file://{folder}/meet"
         wait = timedelta(seconds=seconds)
         dist.init_process_group("gloo", meeting, wait, world_size=world, rank=rank)
-        answer = work(*args)
+        pipe.send(work(*args))
     except Exception as error:
         told = "".join(traceback.format_exception(error))
-        answer = {"error": str(error), "kind": type(error).__name__, "told": told}
+        pipe.send({"error": str(error), "kind": type(error).__name__, "told": told})
 
-    torch.save(answer, f"{folder}/{rank}.part")
-    os.rename(f"{folder}/{rank}.part", f"{folder}/{rank}.pt")
+    pipe.recv()  # tensors are fetched from this process: it must not end before
     os._exit(0)
 
 

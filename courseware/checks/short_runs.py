@@ -73,7 +73,7 @@ def trained(
     run = kind(small_model(), config, TOKENS[:2500], TOKENS[2400:2600], **options)
     history = run.train()
     whole = {
-        name: weight.full_tensor() if hasattr(weight, "full_tensor") else weight.detach()
+        name: (weight.full_tensor() if hasattr(weight, "full_tensor") else weight).detach()
         for name, weight in run.model.named_parameters()
     }
     speeds = [record["tokens_per_second"] for record in history]
