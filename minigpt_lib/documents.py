@@ -24,9 +24,10 @@ import threading
 import zlib
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any, Literal
 
 import datasets
@@ -40,7 +41,7 @@ from tqdm.auto import tqdm
 from minigpt_lib.bpe import BPETokenizer, GPTTokenizer, train_bpe
 from minigpt_lib.checkpoints import atomic_write, sha256
 from minigpt_lib.data import load_text
-from minigpt_lib.training import interrupted
+from minigpt_lib.training import interrupted, on_interrupt
 
 __all__ = [
     "END",
@@ -874,15 +875,35 @@ def locked(folder: Path, name: str = ".lock") -> Iterator[None]:
         ) from None
 
 
-def _outlast(task: Future[None] | None) -> None:
-    """Wait until a task is done, however often Ctrl-C is pressed meanwhile, and raise it afterwards."""
-    pressed = False
-    while task and not task.done():
-        try:
-            wait([task])
-        except KeyboardInterrupt:
-            pressed = True
-    if pressed:
+class _RaiseOnce:
+    """A handler for Ctrl-C that raises KeyboardInterrupt at the first press only, and sets `pressed`."""
+
+    def __init__(self) -> None:
+        self.pressed = False
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        first = not self.pressed
+        self.pressed = True
+        if first:
+            raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def _finishing() -> Iterator[None]:
+    """Let Ctrl-C end the work in this context, and no further press what is then being finished.
+
+    Where Ctrl-C is switched off, it stays off.
+    """
+    if not callable(signal.getsignal(signal.SIGINT)):
+        yield
+        return
+    if interrupted():  # before, and another library swallowed the exception
+        raise KeyboardInterrupt
+
+    handler = _RaiseOnce()
+    with on_interrupt(handler):
+        yield
+    if handler.pressed:
         raise KeyboardInterrupt
 
 
@@ -981,9 +1002,11 @@ def _fill(
 
     documents: list[_Document] = []
     tokens: list[numpy.ndarray] = []
-    thread = ThreadPoolExecutor(1)
     writing: Future[None] | None = None
-    try:
+    with _finishing(), ThreadPoolExecutor(1) as thread:  # which ends when the shard is written
+        thread.submit(
+            int
+        ).result()  # Ctrl-C while it starts would leave it out of what is waited for
         for batch, ids in _encoded(batches, tokenizer, config.num_proc):
             for document in batch.documents:
                 document.text = ""
@@ -999,9 +1022,6 @@ def _fill(
                 raise KeyboardInterrupt
         if writing:
             writing.result()
-    finally:
-        _outlast(writing)
-        thread.shutdown()
 
 
 def prepare(

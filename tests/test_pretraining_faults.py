@@ -95,7 +95,18 @@ FAULTS = {
         "bits_per_byte(losses[-1] * tokens, n_bytes)",
         "bits_per_byte(losses[-1], 1)",
     ),
-    "a swallowed Ctrl-C is lost": ("if interrupted():", "if False:"),
+    "a Ctrl-C that was swallowed before is lost": (
+        "    if interrupted():  # before",
+        "    if False:  # before",
+    ),
+    "a swallowed Ctrl-C is lost": (
+        "            if interrupted():\n                raise",
+        "            if False:\n                raise",
+    ),
+    "a second Ctrl-C leaves the shard that is being written": (
+        "        if first:\n",
+        "        if True:\n",
+    ),
     "a file that is cut short is not named": ('size = f"{file} (', 'size = f"{file.parent} ('),
     "the least score is too low": (
         "(score or 0) < config.min_score",
