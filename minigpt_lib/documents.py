@@ -1004,9 +1004,10 @@ def _fill(
     tokens: list[numpy.ndarray] = []
     writing: Future[None] | None = None
     with _finishing(), ThreadPoolExecutor(1) as thread:  # which ends when the shard is written
-        thread.submit(
-            int
-        ).result()  # Ctrl-C while it starts would leave it out of what is waited for
+        # The thread starts with work that is over at once: Python does not wait at the end for a thread that
+        # Ctrl-C caught at its start.
+        thread.submit(int).result()
+
         for batch, ids in _encoded(batches, tokenizer, config.num_proc):
             for document in batch.documents:
                 document.text = ""

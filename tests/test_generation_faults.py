@@ -41,8 +41,18 @@ FAULTS = {
         "                    pass\n",
     ),
     "the whole window is kept": ("max(1, limit // 2)", "limit"),
-    "dropout stays on": ("    model.eval()\n", ""),
-    "training is not restored": ("model.train(training)", "model.train(False)"),
+    "dropout stays on": (
+        "    with evaluating(model):\n        for end",
+        "    if True:\n        for end",
+    ),
+    "dropout stays on in a search": (
+        "    with evaluating(model):\n        for n",
+        "    if True:\n        for n",
+    ),
+    "training is not restored": (
+        "    with evaluating(model):\n        for end",
+        "    model.eval()\n    if True:\n        for end",
+    ),
     "beams are not exchanged": (
         "                memory.reorder(rows[going])\n",
         "                pass\n",

@@ -145,8 +145,8 @@ FAULTS = {
         "contextlib.nullcontext() if",
     ),
     "an error of the last shard is lost": (
-        "        if writing:\n            writing.result()\n    finally",
-        "        pass\n    finally",
+        "        if writing:\n            writing.result()\n\n\n",
+        "\n\n",
     ),
     "a part may stay empty": ("return sum(nearest) / 2 / 2**64", "return fraction"),
     "linked folders are left out": ("followlinks=True", "followlinks=False"),
