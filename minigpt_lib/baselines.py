@@ -9,8 +9,9 @@ Written by notebooks/04_baselines.ipynb (chapter 04): edit it there.
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +24,7 @@ __all__ = [
     "bits_per_char",
     "cross_entropy",
     "evaluate_loss",
+    "evaluating",
     "generate",
     "perplexity",
     "train_baseline",
@@ -127,6 +129,17 @@ class BigramLM(nn.Module):
         return logits, _loss(logits, targets)
 
 
+@contextlib.contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Put a model into evaluation mode (no dropout) in this context, and back into its mode after."""
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)
+
+
 @torch.no_grad()
 def evaluate_loss(
     model: nn.Module,
@@ -141,15 +154,13 @@ def evaluate_loss(
     loss_of(x, y) returns the mean loss of a batch; the default is model(x, y)[1]. The model is in
     evaluation mode meanwhile. Raises ValueError for fewer than 2 tokens.
     """
-    training = model.training
-    model.eval()
     total = 0.0
     windows = TextDataset(tokens, max(1, min(block_size, len(tokens) - 1)))
-    for x, y in create_dataloader(windows, batch_size, shuffle=False):
-        loss = model(x, y)[1] if loss_of is None else loss_of(x, y)
-        total += float(loss) * int((y != -100).sum())
+    with evaluating(model):
+        for x, y in create_dataloader(windows, batch_size, shuffle=False):
+            loss = model(x, y)[1] if loss_of is None else loss_of(x, y)
+            total += float(loss) * int((y != -100).sum())
 
-    model.train(training)
     return total / (len(tokens) - 1)
 
 

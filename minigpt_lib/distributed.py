@@ -38,20 +38,12 @@ from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
-from minigpt_lib.baselines import bits_per_char
+from minigpt_lib.baselines import bits_per_char, evaluating
 from minigpt_lib.checkpoints import load_checkpoint, save_checkpoint, sha256
 from minigpt_lib.data import TextDataset
 from minigpt_lib.model import GPTConfig, MiniGPT
 from minigpt_lib.pretraining import PretrainConfig, pretrain, run_command
-from minigpt_lib.training import (
-    PRECISIONS,
-    Alone,
-    Batch,
-    TrainConfig,
-    Trainer,
-    choose_device,
-    evaluating,
-)
+from minigpt_lib.training import PRECISIONS, Alone, Batch, TrainConfig, Trainer, choose_device
 
 __all__ = [
     "connect",

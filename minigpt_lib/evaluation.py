@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from minigpt_lib.baselines import perplexity
+from minigpt_lib.baselines import evaluating, perplexity
 from minigpt_lib.data import _Tokenizer
 
 __all__ = [
@@ -53,16 +53,10 @@ def token_log_probs(model: nn.Module, input_ids: Tensor, targets: Tensor) -> Ten
     input_ids and targets, (B, T) int64, are shifted already: targets[b, t] follows input_ids[b, t],
     and its probability depends on input_ids[b, : t + 1]. They are moved to the device of the weights.
     """
-    training = model.training
-    weight = next(
-        model.parameters(), input_ids
-    )  # a model without weights computes where its ids are
-    model.eval()
-    try:
-        with torch.no_grad():
-            logits = model(input_ids.to(weight.device))[0].flatten(0, 1).float()  # (B * T, V)
-    finally:
-        model.train(training)
+    # A model without weights computes where its ids are.
+    weight = next(model.parameters(), input_ids)
+    with evaluating(model), torch.no_grad():
+        logits = model(input_ids.to(weight.device))[0].flatten(0, 1).float()  # (B * T, V)
 
     wanted = targets.flatten().to(weight.device)
     losses = F.cross_entropy(logits, wanted, reduction="none")  # 0 for targets of -100

@@ -18,9 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from minigpt_lib.baselines import evaluating
 from minigpt_lib.data import _Tokenizer
 from minigpt_lib.model import GPTConfig, MiniGPT
-from minigpt_lib.training import evaluating
 
 __all__ = [
     "STRATEGIES",

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from tqdm.auto import tqdm
 
-from minigpt_lib.baselines import bits_per_char, evaluate_loss
+from minigpt_lib.baselines import bits_per_char, evaluate_loss, evaluating
 from minigpt_lib.checkpoints import atomic_write, find_checkpoint, load_checkpoint, save_checkpoint
 from minigpt_lib.data import get_batch
 from minigpt_lib.model import MiniGPT
@@ -42,7 +42,6 @@ __all__ = [
     "Batch",
     "choose_device",
     "choose_precision",
-    "evaluating",
     "interrupted",
     "on_interrupt",
     "Record",
@@ -488,17 +487,6 @@ _FREE = {
 }
 # What may differ on request: what optimizer and schedule can take up in the middle of a run.
 _CHANGEABLE = ("lr", "min_lr_ratio", "warmup_steps", "steps", "weight_decay", "betas", "clip")
-
-
-@contextlib.contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Put a model into evaluation mode (no dropout) inside this context, and back into its mode after."""
-    training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(training)
 
 
 def _evaluate_tokens(run: "Trainer") -> dict[str, float]:

@@ -270,8 +270,11 @@ FAULTS = {
         "total += float(loss) * (len(tokens) - 1) / -(-len(windows) // batch_size)"),
     "ignored targets weigh, too": ("int((y != -100).sum())", "y.numel()"),
     "divided by the tokens": ("return total / (len(tokens) - 1)", "return total / len(tokens)"),
-    "the model stays in evaluation mode": ("model.train(training)", ""),
-    "measured in training mode": ("model.eval()", ""),
+    "the model stays in evaluation mode": ("model.train(training)", "pass"),
+    "the model stays in evaluation mode after an error": (
+        "    try:\n        yield\n    finally:\n        model.train(training)", "    yield\n    model.train(training)"),
+    "measured in training mode": ("model.eval()", "pass"),
+    "loss measured in training mode": ("with evaluating(model):", "if True:"),
     "loss_of is ignored": ("model(x, y)[1] if loss_of is None else loss_of(x, y)", "model(x, y)[1]"),
     "always the likeliest token": (
         "torch.multinomial(last.softmax(dim=-1), 1, generator=generator)", "last.argmax(dim=-1, keepdim=True)"),

@@ -175,10 +175,6 @@ FAULTS = {
         "for path in self._files():",
     ),
     "a model is deleted unasked": ('elif self.existing == "replace":', "else:"),
-    "the model stays in evaluation mode": (
-        "    try:\n        yield\n    finally:\n        model.train(training)",
-        "    yield",
-    ),
     "no numbers of one's own": (
         "            record |= self.observe(self)",
         "            self.observe(self)",
