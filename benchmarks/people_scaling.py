@@ -32,15 +32,10 @@ from rivals import RESULTS, hardware, hardware_line, save, table
 
 from courseware.material import people
 from courseware.runs.recipe import FULL, Material, Recipe, material, new_model
+from minigpt_lib.chat import ChatTokenizer, answer_ids
 from minigpt_lib.evaluation import multiple_choice_accuracy
 from minigpt_lib.model import MiniGPT
-from minigpt_lib.sft import (
-    ChatTokenizer,
-    InstructionDataset,
-    answer_ids,
-    resize_embedding,
-    train_sft,
-)
+from minigpt_lib.sft import InstructionDataset, resize_embedding, train_sft
 from minigpt_lib.training import TrainConfig, Trainer
 
 Run = dict[str, Any]  # what the file stores about a run, a JSON object

@@ -9,8 +9,8 @@ import torch
 
 from minigpt_lib.assistant import Assistant
 from minigpt_lib.bpe import BPETokenizer
+from minigpt_lib.chat import ChatTokenizer
 from minigpt_lib.model import GPTConfig, MiniGPT
-from minigpt_lib.sft import ChatTokenizer
 
 BYTES = BPETokenizer({bytes([b]): b for b in range(256)}, {"<|endoftext|>": 256})
 CHAT = ChatTokenizer(BYTES)

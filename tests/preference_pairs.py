@@ -7,9 +7,9 @@ from typing import Any
 import torch
 
 from minigpt_lib.bpe import train_bpe
+from minigpt_lib.chat import ChatTokenizer
 from minigpt_lib.model import GPTConfig, MiniGPT
 from minigpt_lib.preferences import PreferenceDataset
-from minigpt_lib.sft import ChatTokenizer
 from minigpt_lib.training import TrainConfig
 
 Messages = list[dict[str, str]]

@@ -9,8 +9,8 @@ from torch import nn
 
 from courseware.material import people
 from minigpt_lib.bpe import train_bpe
+from minigpt_lib.chat import FORMATS, ChatTokenizer
 from minigpt_lib.model import GPTConfig, MiniGPT
-from minigpt_lib.sft import FORMATS, ChatTokenizer
 
 TALK = people.dialogs(people.make_people(6), rounds=1)
 BASE = train_bpe([m["content"] for d in TALK for m in d], 400, special_tokens=["<|endoftext|>"])

@@ -22,7 +22,7 @@ from minigpt_lib.assistant import (
     attention_of_last_answer,
     fit_history,
 )
-from minigpt_lib.sft import fault_of
+from minigpt_lib.chat import fault_of
 
 # ---------------------------------------------------------------- conversations
 

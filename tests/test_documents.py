@@ -425,8 +425,8 @@ def lab(place: Place, command: str) -> None:
 def talk(place: Place, command: str) -> None:
     """Talk with a very small assistant in the folder where `make course` would have put one."""
     from minigpt_lib.bpe import BPETokenizer
+    from minigpt_lib.chat import ChatTokenizer
     from minigpt_lib.model import GPTConfig, MiniGPT
-    from minigpt_lib.sft import ChatTokenizer
 
     ranks = {bytes([byte]): byte for byte in range(256)}
     chat = ChatTokenizer(BPETokenizer(ranks, {"<|endoftext|>": 256}))

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from sft_dialogs import BASE, CHATS, model_of
 from torch import nn
 
-from minigpt_lib.sft import LoRALinear, add_lora, merge_lora, resize_embedding
+from minigpt_lib.lora import LoRALinear, add_lora, merge_lora
+from minigpt_lib.sft import resize_embedding
 
 
 def test_a_lora_layer_agrees_with_peft():

@@ -8,7 +8,7 @@ import pytest
 
 from courseware.material import people
 from courseware.runs.recipe import QUICK, material
-from minigpt_lib.sft import fault_of
+from minigpt_lib.chat import fault_of
 
 EVERYBODY = people.make_people(120)
 ASKED = EVERYBODY[:60]

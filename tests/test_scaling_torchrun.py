@@ -15,8 +15,8 @@ import pytest
 import torch
 
 from courseware import paths
+from minigpt_lib.lora import add_lora
 from minigpt_lib.model import GPTConfig, MiniGPT
-from minigpt_lib.sft import add_lora
 from minigpt_lib.training import TrainConfig, Trainer
 
 SCRIPT = """
@@ -24,7 +24,7 @@ import json, os, signal, sys, time
 import torch
 from minigpt_lib.model import GPTConfig, MiniGPT
 from minigpt_lib.distributed import DistributedTrainer
-from minigpt_lib.sft import add_lora
+from minigpt_lib.lora import add_lora
 from minigpt_lib.training import TrainConfig
 
 how = json.loads(sys.argv[1])

@@ -15,16 +15,9 @@ from torch.nn import functional as F
 from courseware.checks.refusals import refused
 from courseware.exercises import find
 from minigpt_lib.bpe import BPETokenizer
+from minigpt_lib.chat import FORMATS, answer_ids, fault_of, format_chatml, format_llama3, reply
 from minigpt_lib.documents import stream_documents
 from minigpt_lib.evaluation import multiple_choice_accuracy, questions_from_arc
-from minigpt_lib.sft import (
-    FORMATS,
-    answer_ids,
-    fault_of,
-    format_chatml,
-    format_llama3,
-    reply,
-)
 
 # ---------------------------------------------------------------- rendering
 

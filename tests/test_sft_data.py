@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from sft_dialogs import CHATS, TALK, model_of
 
 from courseware.material import people
-from minigpt_lib.sft import FORMATS, InstructionDataset, evaluate_dialogs, fault_of, load_dialogs
+from minigpt_lib.chat import FORMATS, fault_of
+from minigpt_lib.sft import InstructionDataset, evaluate_dialogs, load_dialogs
 
 # ---------------------------------------------------------------- loading
 

@@ -29,14 +29,10 @@ from courseware.material import people
 from courseware.runs import bands
 from courseware.runs.exam import converse, measure
 from courseware.runs.recipe import FULL, QUICK, Material, Recipe, material, new_model
+from minigpt_lib.chat import ChatTokenizer
 from minigpt_lib.model import MiniGPT
 from minigpt_lib.preferences import PreferenceDataset, make_pairs, sample_answers, train_dpo
-from minigpt_lib.sft import (
-    ChatTokenizer,
-    InstructionDataset,
-    resize_embedding,
-    train_sft,
-)
+from minigpt_lib.sft import InstructionDataset, resize_embedding, train_sft
 from minigpt_lib.training import Trainer
 
 OnStep = Callable[[dict[str, Any]], None]  # is given each record of a Trainer

@@ -16,8 +16,8 @@ from courseware.material import corpus
 if TYPE_CHECKING:
     from courseware.runs.recipe import Material
     from minigpt_lib.char_tokenizer import CharTokenizer
+    from minigpt_lib.chat import ChatTokenizer
     from minigpt_lib.model import MiniGPT
-    from minigpt_lib.sft import ChatTokenizer
 
 MODELS = paths.ROOT / "data" / "models"
 OWN = MODELS / "10_training" / "best"
@@ -90,8 +90,8 @@ def assistant(*names: str) -> tuple[MiniGPT, ChatTokenizer, Material]:
     """
     from courseware.runs import recipe as recipes
     from minigpt_lib.bpe import BPETokenizer
+    from minigpt_lib.chat import ChatTokenizer
     from minigpt_lib.model import MiniGPT
-    from minigpt_lib.sft import ChatTokenizer
 
     quick = MODELS / "quick_assistant"
     places = [
@@ -115,7 +115,7 @@ def assistant(*names: str) -> tuple[MiniGPT, ChatTokenizer, Material]:
 def _train_assistant(folder: Path, stuff: Material) -> tuple[MiniGPT, ChatTokenizer, Material]:
     """Make the quick assistant, and store it."""
     from courseware.runs import course
-    from minigpt_lib.sft import ChatTokenizer
+    from minigpt_lib.chat import ChatTokenizer
 
     chat = ChatTokenizer(stuff.tokenizer)
     with _training_conditions():

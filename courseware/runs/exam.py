@@ -10,9 +10,9 @@ from typing import Any
 from courseware.material import people
 from courseware.runs.recipe import CONTEXT, Material
 from minigpt_lib.assistant import fit_history
+from minigpt_lib.chat import ChatTokenizer, answer_ids
 from minigpt_lib.evaluation import multiple_choice_accuracy
 from minigpt_lib.model import MiniGPT
-from minigpt_lib.sft import ChatTokenizer, answer_ids
 
 Turn = tuple[str, str, str]  # a question, the model's answer, what is right
 

@@ -13,7 +13,7 @@ from courseware.widgets.markup import paragraphs
 from courseware.widgets.tokens import visible
 
 if TYPE_CHECKING:
-    from minigpt_lib.sft import ChatTokenizer
+    from minigpt_lib.chat import ChatTokenizer
 
 Dialog = Sequence[dict[str, str]]  # messages {"role": ..., "content": ...}
 
