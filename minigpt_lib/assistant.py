@@ -24,9 +24,9 @@ import torch
 from torch import Tensor
 
 from minigpt_lib.bpe import BPETokenizer
+from minigpt_lib.chat import FORMATS, ChatTokenizer, Dialog
 from minigpt_lib.generation import GenerationConfig, TextGenerator
 from minigpt_lib.model import MiniGPT, count_parameters
-from minigpt_lib.sft import FORMATS, ChatTokenizer, Dialog
 from minigpt_lib.training import on_interrupt
 
 __all__ = [

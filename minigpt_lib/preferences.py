@@ -21,9 +21,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from minigpt_lib.chat import ChatTokenizer, Dialog, answer_ids, fault_of
 from minigpt_lib.checkpoints import atomic_write
 from minigpt_lib.model import MiniGPT
-from minigpt_lib.sft import ChatTokenizer, Dialog, DialogReader, answer_ids, fault_of
+from minigpt_lib.sft import DialogReader
 from minigpt_lib.training import TrainConfig, Trainer
 
 __all__ = [
