@@ -50,6 +50,21 @@ def test_a_long_run_is_thinned_without_losing_evaluations_or_samples():
     assert len(json.dumps(data)) < 60_000
 
 
+def test_a_skipped_step_does_not_pull_the_curve_down():
+    data = {"steps": 3, "points": [], "evals": [], "samples": []}
+    recent = []
+
+    common = {"lr": 1e-3, "tokens_per_second": 900}
+    live.collect(data, {"step": 1, "loss": 4.0, **common}, recent)
+    live.collect(data, {"step": 2, "loss": 0.0, "skipped": "no targets", **common}, recent)
+    live.collect(
+        data, {"step": 3, "loss": 0.0, "skipped": "as asked", "val_loss": 3.5, **common}, recent
+    )
+
+    assert data["points"] == [[1, 4.0, 1.0, 900]]
+    assert data["evals"] == [[3, 3.5]]
+
+
 @pytest.fixture(scope="module")
 def shown():
     """Return the plot of a run, and what it sent to the notebook: each thing with its options."""

@@ -38,10 +38,12 @@ def collect(data: Data, record: dict[str, Any], recent: list[dict[str, Any]]) ->
 
     data: "steps", the length of the run; "points" [step, mean loss, learning rate in thousandths, tokens per second];
     "evals" [step, validation loss, and bits per character if the record has them]; "samples" [step, text].
+    Steps that were skipped leave no loss.
     """
     step = record["step"]
-    recent.append(record)
-    if len(recent) >= math.ceil(data["steps"] / POINTS) or step == data["steps"]:
+    if "skipped" not in record:  # a step without targets has the loss 0
+        recent.append(record)
+    if recent and (len(recent) >= math.ceil(data["steps"] / POINTS) or step == data["steps"]):
         loss = _mean_of(recent, "loss")
         speed = _mean_of(recent, "tokens_per_second")
         data["points"].append([step, round(loss, 3), round(1000 * record["lr"], 2), round(speed)])
