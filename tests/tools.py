@@ -82,8 +82,23 @@ def noticed_by(
     Checks that took longest so far run last, since one that fails is enough. With `in_setup`, the functions
     that set-up cells define see the faulty modules too.
     """
-    sources, prover = _prover(number)
-    broken = _mutated(sources, before, after)
+    return first_failing(number, folder, _mutated(sources(number), before, after), check, in_setup)
+
+
+def sources(number: str) -> dict[str, str]:
+    """Return the sources of a chapter's modules by name."""
+    return _prover(number)[0]
+
+
+def first_failing(
+    number: str,
+    folder: Path,
+    broken: dict[str, str],
+    check: str = "",
+    in_setup: bool = False,
+) -> int | None:
+    """Return the code cell of a check that fails with these sources, or None if all pass; see `noticed_by`."""
+    _, prover = _prover(number)
     base = dict(prover.base)
 
     with _restored(prover.job):
