@@ -82,6 +82,30 @@ def scaled_dot_product_attention(
     return weights @ v
 
 
+def _fastest_attention(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout_p: float, fused: bool
+) -> Tensor:
+    """Return the weighted values (B, H, T, D), causal, by the fastest way that gives the same numbers."""
+    T, Tk = q.shape[-2], k.shape[-2]
+    # On a processor torch's kernel is slower than the explicit form in bfloat16, up to about 256 tokens.
+    slow_kernel = q.is_cpu and q.dtype == torch.bfloat16 and T <= 256
+
+    if fused and slow_kernel and T == 1 and mask is None and not dropout_p:
+        # One new token after a cache, nothing forbidden: the kernel of float32 is fastest.
+        return F.scaled_dot_product_attention(q.float(), k.float(), v.float()).to(q.dtype)
+
+    if slow_kernel or not fused:
+        return scaled_dot_product_attention(q, k, v, mask, is_causal=True, dropout_p=dropout_p)
+
+    if mask is None and T in (1, Tk):
+        # A single query sees everything, and a whole text is what torch means by is_causal.
+        return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout_p, is_causal=T > 1)
+
+    past = causal_mask(T, Tk, q.device)
+    allowed = past if mask is None else mask & past
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=allowed, dropout_p=dropout_p)
+
+
 class _Cache(Protocol):
     """The keys and values of one layer, as chapter 11 keeps them."""
 
@@ -136,7 +160,8 @@ class CausalSelfAttention(nn.Module):
         (B, n_kv_head, T, D), and returns those of all tokens so far.
         """
         q, k, v = self._heads(x, rotary, cache)
-        y = self._attend(q, k, v, mask)
+        dropout_p = self.dropout if self.training else 0.0
+        y = _fastest_attention(q, k, v, mask, dropout_p, self.fused)
         y = self.proj(y.transpose(1, 2).flatten(2))  # heads side by side again: (B, T, C)
         return F.dropout(y, self.dropout, self.training)
 
@@ -169,25 +194,3 @@ class CausalSelfAttention(nn.Module):
             k = k.repeat_interleave(H // G, dim=1)
             v = v.repeat_interleave(H // G, dim=1)
         return q, k, v
-
-    def _attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-        """Return the weighted values, (B, H, T, D), by the fastest way that gives the same numbers."""
-        T, Tk = q.shape[-2], k.shape[-2]
-        dropout_p = self.dropout if self.training else 0.0
-        # On a processor torch's kernel is slower than the explicit form in bfloat16, up to about 256 tokens.
-        slow_kernel = q.is_cpu and q.dtype == torch.bfloat16 and T <= 256
-
-        if self.fused and slow_kernel and T == 1 and mask is None and not dropout_p:
-            # One new token after a cache, nothing forbidden: the kernel of float32 is fastest.
-            return F.scaled_dot_product_attention(q.float(), k.float(), v.float()).to(q.dtype)
-
-        if slow_kernel or not self.fused:
-            return scaled_dot_product_attention(q, k, v, mask, is_causal=True, dropout_p=dropout_p)
-
-        if mask is None and T in (1, Tk):
-            # A single query sees everything, and a whole text is what torch means by is_causal.
-            return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout_p, is_causal=T > 1)
-
-        past = causal_mask(T, Tk, q.device)
-        allowed = past if mask is None else mask & past
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=allowed, dropout_p=dropout_p)

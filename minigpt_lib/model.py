@@ -359,7 +359,7 @@ class MiniGPT(nn.Module):
             return self.dropout(x), self.position.at(positions)
 
         if self.config.position == "sinusoidal":
-            x = x * math.sqrt(self.config.n_embd)  # or the sinusoids would drown the tokens
+            x = x * math.sqrt(self.config.n_embd)  # sinusoids are much larger than it
         return self.dropout(x + self.position(positions).to(x.dtype)), None
 
     def save_pretrained(self, folder: str | Path) -> None:

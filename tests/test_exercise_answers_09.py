@@ -288,6 +288,7 @@ ANSWERS = [
     ("count_gpt2", count_by_shapes, "wrong type"),
     ("count_gpt2", lambda *sizes: count_on_meta(*sizes) + 1, "wrong value"),
     ("count_gpt2", lambda *a: count_on_meta(*a, bias=False), "no biases in the linear layers"),
+    ("count_gpt2", lambda V, *a: count_on_meta(V, *a) + (not a[-1]) * V, "a bias in the head"),
     ("count_gpt2", lambda *a: count_on_meta(*a[:-1], not a[-1]), "tie read the wrong way round"),
     ("count_gpt2", lambda *a: count_on_meta(*a[:-1], True, norms=False),
      "two things at once: the head is never counted, and the last norm forgotten"),

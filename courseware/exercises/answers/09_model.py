@@ -134,6 +134,8 @@ COUNT = Exercise(
                 edit=("0 if tie else", ""), look=TIE),
         Mistake("the head is never counted", "Your count is right for tied models. Without a tie, the head is a table of its own: vocab_size * n_embd more.",
                 edit=("0 if tie else vocab_size * n_embd", "0")),
+        Mistake("a bias in the head", "Your count has vocab_size numbers too many where the model is not tied: the head has no bias.",
+                edit=("0 if tie else vocab_size * n_embd", "0 if tie else vocab_size * (n_embd + 1)"), look=TIE),
         Mistake("tie read the wrong way round", "You count a head when tie is True and none when it is False. Tied means that there is no second table.",
                 edit=("if tie", "if not tie")),
         Mistake("key-value heads ignored", "You gave every query head keys and values of its own. With n_kv_head heads they are only n_kv_head * head width wide.",
