@@ -23,6 +23,17 @@ from minigpt_lib.model import GPTConfig
 __all__ = ["atomic_write", "find_checkpoint", "load_checkpoint", "save_checkpoint", "sha256"]
 
 
+class _Storable(Protocol):
+    """What a checkpoint asks of a model. MiniGPT has it."""
+
+    @property
+    def config(self) -> GPTConfig: ...
+
+    def save_pretrained(self, folder: Path) -> None: ...
+
+    def load_state_dict(self, weights: Mapping[str, Any], /) -> Any: ...
+
+
 def sha256(path: str | Path) -> str:
     """Return the SHA-256 checksum of a file: 64 hexadecimal digits, as `sha256sum` prints them."""
     with Path(path).open("rb") as file:
@@ -55,17 +66,6 @@ def _flush(path: Path) -> None:
     """Wait until a file has reached the disk."""
     with path.open("rb+") as file:
         os.fsync(file.fileno())
-
-
-class _Storable(Protocol):
-    """What a checkpoint asks of a model. MiniGPT has it."""
-
-    @property
-    def config(self) -> GPTConfig: ...
-
-    def save_pretrained(self, folder: Path) -> None: ...
-
-    def load_state_dict(self, weights: Mapping[str, Any], /) -> Any: ...
 
 
 def save_checkpoint(
@@ -105,13 +105,6 @@ def save_checkpoint(
     shutil.rmtree(old, ignore_errors=True)
 
 
-def find_checkpoint(folder: str | Path) -> Path:
-    """Return the checkpoint's folder, or the older one if a crash came between the two renames."""
-    folder = Path(folder)
-    old = folder.with_name(f"{folder.name}.old")
-    return old if old.exists() and not folder.exists() else folder
-
-
 def load_checkpoint(
     folder: str | Path,
     model: _Storable | None = None,
@@ -141,14 +134,15 @@ def load_checkpoint(
         check(facts)
 
     if model is not None:
-        try:
-            model.load_state_dict(load_file(folder / "model.safetensors"))
-        except RuntimeError as error:  # names or shapes of weights differ
-            raise ValueError(
-                f"{folder} holds a model with other layers: build the same one, with the same LoRA "
-                "detours if it had any, or choose another folder."
-            ) from error
+        _load_weights(folder, model)
     return facts
+
+
+def find_checkpoint(folder: str | Path) -> Path:
+    """Return the checkpoint's folder, or the older one if a crash came between the two renames."""
+    folder = Path(folder)
+    old = folder.with_name(f"{folder.name}.old")
+    return old if old.exists() and not folder.exists() else folder
 
 
 def _verify(folder: Path) -> None:
@@ -176,3 +170,13 @@ def _refuse_difference(
                 f"checkpoint {folder} was made with {name}={saved.get(name)}, but {we_have} "
                 f"{name}={ours.get(name)}. Use the same, or another folder."
             )
+
+
+def _load_weights(folder: Path, model: _Storable) -> None:
+    try:
+        model.load_state_dict(load_file(folder / "model.safetensors"))
+    except RuntimeError as error:  # names or shapes of weights differ
+        raise ValueError(
+            f"{folder} holds a model with other layers: build the same one, with the same LoRA "
+            "detours if it had any, or choose another folder."
+        ) from error

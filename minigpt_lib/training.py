@@ -146,6 +146,35 @@ def choose_precision(
     return "float16", "this GPU has no bfloat16; small gradients are saved by scaling the loss"
 
 
+def _refuse_invalid(config: "TrainConfig") -> None:
+    """Raise ValueError for settings with which no run can work, quoting them."""
+    for name in ("steps", "batch_size", "block_size", "accumulate"):
+        _refuse_unless_whole(name, getattr(config, name), 1)
+    for name in ("warmup_steps", "eval_every", "sample_every", "save_every"):
+        _refuse_unless_whole(name, getattr(config, name), 0)
+    if config.warmup_steps >= config.steps:
+        raise ValueError(
+            f"warmup_steps={config.warmup_steps} leaves nothing of steps={config.steps}: both count "
+            "optimizer steps, and the warm-up is the shorter."
+        )
+
+    for name in ("lr", "clip", "chars_per_token"):
+        if not getattr(config, name) > 0:
+            raise ValueError(f"{name}={getattr(config, name)!r}: expected a number above 0.")
+    for name in ("min_lr_ratio", "weight_decay"):
+        if not 0 <= getattr(config, name) <= 1:
+            raise ValueError(f"{name}={getattr(config, name)!r}: expected a number from 0 to 1.")
+    if config.eval_tokens is not None and config.eval_tokens < 2:
+        raise ValueError(f"eval_tokens={config.eval_tokens}: expected 2 or more, or None.")
+    if config.precision != "auto":
+        choose_precision("cpu", config.precision)  # raises for an unknown name
+
+
+def _refuse_unless_whole(name: str, value: object, low: int) -> None:
+    if type(value) is not int or value < low:
+        raise ValueError(f"{name}={value!r}: expected a whole number of at least {low}.")
+
+
 @dataclass(frozen=True)
 class TrainConfig:
     """The settings of a run, checked: raises ValueError for invalid ones, quoting them.
@@ -177,31 +206,7 @@ class TrainConfig:
     progress: bool = True  # show a bar, and print the samples
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "block_size", "accumulate"):
-            self._refuse_unless_whole(name, 1)
-        for name in ("warmup_steps", "eval_every", "sample_every", "save_every"):
-            self._refuse_unless_whole(name, 0)
-        if self.warmup_steps >= self.steps:
-            raise ValueError(
-                f"warmup_steps={self.warmup_steps} leaves nothing of steps={self.steps}: both count "
-                "optimizer steps, and the warm-up is the shorter."
-            )
-
-        for name in ("lr", "clip", "chars_per_token"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name}={getattr(self, name)!r}: expected a number above 0.")
-        for name in ("min_lr_ratio", "weight_decay"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name}={getattr(self, name)!r}: expected a number from 0 to 1.")
-        if self.eval_tokens is not None and self.eval_tokens < 2:
-            raise ValueError(f"eval_tokens={self.eval_tokens}: expected 2 or more, or None.")
-        if self.precision != "auto":
-            choose_precision("cpu", self.precision)  # raises for an unknown name
-
-    def _refuse_unless_whole(self, name: str, low: int) -> None:
-        value = getattr(self, name)
-        if type(value) is not int or value < low:
-            raise ValueError(f"{name}={value!r}: expected a whole number of at least {low}.")
+        _refuse_invalid(self)
 
 
 def _random_states() -> dict[str, Any]:
@@ -610,26 +615,13 @@ class Trainer:
         ):
             stopping = self.processes.stops(self.stop_asked)
             while self.step < c.steps and not stopping:
-                best = self.best
                 record = self.update()
-                if self._due(c.eval_every):
-                    self._evaluate(record)
-                if self.sample and self._due(c.sample_every):
-                    self._write_sample(record)
-                if self.best < best and self.folder and c.save_every:
-                    self.save("best")
-
-                self.history.append(record)
-                write(record)
-                if self.on_step:
-                    self.on_step(record)
-                speed = f"{record['tokens_per_second']:,.0f} tokens/s"
-                bar.update()
-                bar.set_postfix_str(f"loss {record['loss']:.3f}, {speed}")
-
+                self._judge(record)
+                self._report(record, write, bar)
                 if self._should_save():
                     self.save("last")
                 stopping = self.processes.stops(self.stop_asked)
+
             if stopping and self.folder:
                 self.save("last")
 
@@ -643,38 +635,44 @@ class Trainer:
     def update(self) -> Record:
         """Make one optimizer step and return its record."""
         began = time.perf_counter()
-        number = self.step + 1
         self.model.train()
         self.optimizer.zero_grad(set_to_none=True)
 
-        self._drawn.clear()
-        batches = self.processes.draw(self)
-        loss, targets, tokens = 0.0, 0, 0
-        if number not in self.skip:
-            loss, targets, tokens = self.processes.gradients(self, batches)
-        norm = 0.0
-        if targets:
-            self.scaler.unscale_(self.optimizer)
-            norm = self.processes.clip(self.model, self.config.clip)
+        batches = self._draw()
+        loss, targets, tokens = self._gradients(batches)
+        norm = self._clip() if targets else 0.0
         lr = self.optimizer.param_groups[0]["lr"]
-        record = {"step": number, "loss": loss, "lr": lr, "grad_norm": norm}
+        record = {"step": self.step + 1, "loss": loss, "lr": lr, "grad_norm": norm}
 
         if targets:
             self._refuse_bad(record, batches)
             self._move()
         else:
-            record["skipped"] = "as asked" if number in self.skip else "no targets"
-            self.optimizer.zero_grad(set_to_none=True)
-            self.optimizer.step()  # moves nothing, but the schedule counts the step
-            self.scheduler.step()
+            self._stay(record)
 
-        self.step = number
+        self.step += 1
         record["tokens_per_second"] = tokens / (time.perf_counter() - began)
-        record |= self._news
-        self._news = {}
-        if self.observe:
-            record |= self.observe(self)
-        return record
+        return record | self._extras()
+
+    def _draw(self) -> list[Batch]:
+        """Return this process's micro-batches of a step."""
+        self._drawn.clear()
+        return self.processes.draw(self)
+
+    def _gradients(self, batches: Sequence[Batch]) -> tuple[float, int, int]:
+        """Compute the gradients of a step; return its mean loss, its targets, the tokens read."""
+        if self._skips():
+            return 0.0, 0, 0
+        return self.processes.gradients(self, batches)
+
+    def _skips(self) -> bool:
+        """Whether the step that begins now is to be left out."""
+        return self.step + 1 in self.skip
+
+    def _clip(self) -> float:
+        """Scale the gradients down to the norm `clip` if theirs is larger; return theirs."""
+        self.scaler.unscale_(self.optimizer)
+        return self.processes.clip(self.model, self.config.clip)
 
     def _move(self) -> None:
         """Move the weights along their gradients, and the schedule by one step."""
@@ -683,6 +681,21 @@ class Trainer:
         self.scaler.update()
         if self.scaler.get_scale() >= scale:  # else float16 overflowed, and the step was left out
             self.scheduler.step()
+
+    def _stay(self, record: Record) -> None:
+        """Let the weights stay as they are, note why, and move the schedule by one step."""
+        record["skipped"] = "as asked" if self._skips() else "no targets"
+        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.step()  # moves nothing, but the schedule counts the step
+        self.scheduler.step()
+
+    def _extras(self) -> Record:
+        """Return what else the record of this step has to tell."""
+        extras = self._news
+        self._news = {}
+        if self.observe:
+            extras = extras | self.observe(self)
+        return extras
 
     def draw_batch(self) -> Batch:
         """Return the next micro-batch from `draw`."""
@@ -711,6 +724,27 @@ class Trainer:
         """Return the numbers of an evaluation, such as "val_loss" in nats per token."""
         return self.measure(self)
 
+    def _judge(self, record: Record) -> None:
+        """Evaluate, keep the best model and write a sample, where that is due."""
+        c = self.config
+        best = self.best
+        if self._due(c.eval_every):
+            self._evaluate(record)
+        if self.sample and self._due(c.sample_every):
+            self._write_sample(record)
+        if self.best < best and self.folder and c.save_every:
+            self.save("best")
+
+    def _report(self, record: Record, write: Callable[[Record], None], bar: tqdm) -> None:
+        """Keep a record: in the history, in the run's diary, on the bar."""
+        self.history.append(record)
+        write(record)
+        if self.on_step:
+            self.on_step(record)
+        speed = f"{record['tokens_per_second']:,.0f} tokens/s"
+        bar.update()
+        bar.set_postfix_str(f"loss {record['loss']:.3f}, {speed}")
+
     def _evaluate(self, record: Record) -> None:
         """Add an evaluation to the record."""
         last = max((past["step"] for past in self.history if "train_loss" in past), default=0)
@@ -733,16 +767,23 @@ class Trainer:
         finite = math.isfinite(record["loss"])
         if self.precision != "float16":  # there an infinite gradient only means: scale less
             finite = finite and math.isfinite(record["grad_norm"])
-        past = self.history[-_USUAL - _PATIENCE :]
-        losses = [old["loss"] for old in past if "skipped" not in old]
+
+        losses = [old["loss"] for old in self._recent()]
         self._high = _high_losses([*losses, record["loss"]])
         if self._high == 1 or not finite:
             self._suspect = self._describe(batches)
-        if finite and self._high < _PATIENCE:
-            return
+        if not finite or self._high >= _PATIENCE:
+            raise TrainingStopped(self._diagnose(record, finite))
 
+    def _recent(self) -> list[Record]:
+        """Return the last records that tell whether a loss is high."""
+        past = self.history[-_USUAL - _PATIENCE :]
+        return [record for record in past if "skipped" not in record]
+
+    def _diagnose(self, record: Record, finite: bool) -> str:
+        """Say in which step the run went wrong, on which data, and what to do."""
         first = record["step"] - max(0, self._high - 1) if finite else record["step"]
-        before = [old["loss"] for old in past if old["step"] < first and "skipped" not in old]
+        before = [old["loss"] for old in self._recent() if old["step"] < first]
         before = before[-_USUAL:]
         usual = sum(before) / len(before) if before else math.inf
         numbers = (
@@ -750,12 +791,13 @@ class Trainer:
         )
         if finite:
             numbers += f", and the loss has stayed high since step {first}"
+
         saved = find_checkpoint(self.folder / "last") if self.folder else Path("nowhere")
         where = (
             f"the last good checkpoint is {saved}" if saved.exists() else "no checkpoint was kept"
         )
         causes = "\n- ".join(_likely_causes(self.config, self.precision))
-        raise TrainingStopped(
+        return (
             f"step {record['step']}: {numbers}, after losses of about {usual:.4g}. The weights are "
             f"those of step {self.step}; {where}. The data of step {first}: {self._suspect}. "
             f'Trainer(..., existing="resume") goes on from a checkpoint, with skip=[{first}] without these '

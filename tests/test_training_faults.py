@@ -33,8 +33,8 @@ FAULTS = {
         "if self.path is not None:\n                self.path.mkdir",
     ),
     "gradients are never cleared": (
-        "self.optimizer.zero_grad(set_to_none=True)\n\n        self._drawn",
-        "pass\n\n        self._drawn",
+        "self.optimizer.zero_grad(set_to_none=True)\n\n        batches",
+        "pass\n\n        batches",
     ),
     "the schedule advances with each micro-batch": (
         "if self.scaler.get_scale() >= scale:\n            self.scheduler.step()",
@@ -105,7 +105,7 @@ FAULTS = {
         "if False:  # casting",
     ),
     "one high loss stops the run": ("_PATIENCE = 10", "_PATIENCE = 1"),
-    "a high loss never stops the run": ("self._high < _PATIENCE:", "True:"),
+    "a high loss never stops the run": ("self._high >= _PATIENCE:", "False:"),
     "the high losses count as usual": (
         "before = losses[-n - _USUAL : -n]",
         "before = losses[-n - _USUAL :]",
@@ -123,21 +123,21 @@ FAULTS = {
     ),
     "draw is quoted for all steps": ("self._drawn.clear()", "pass"),
     "a step without targets moves the weights": (
-        "            self.optimizer.zero_grad(set_to_none=True)\n            self.optimizer.step()  # moves",
-        "            self._move()  # moves",
+        "        self.optimizer.zero_grad(set_to_none=True)\n        self.optimizer.step()  # moves",
+        "        self._move()  # moves",
     ),
     "the schedule waits in a step without targets": (
-        "            self.optimizer.step()  # moves nothing, but the schedule counts the step\n"
-        "            self.scheduler.step()",
-        "            pass",
+        "        self.optimizer.step()  # moves nothing, but the schedule counts the step\n"
+        "        self.scheduler.step()",
+        "        pass",
     ),
     "a loss of 0 in the mean": (
         'losses = [past["loss"] for past in recent if "skipped" not in past]',
         'losses = [past["loss"] for past in recent]',
     ),
     "data of a skipped step are not drawn": (
-        "batches = self.processes.draw(self)",
-        "batches = [] if number in self.skip else self.processes.draw(self)",
+        "return self.processes.draw(self)",
+        "return [] if self._skips() else self.processes.draw(self)",
     ),
     "steps to skip are forgotten": ("self.skip |= kept", "pass"),
     "a step of the past may be skipped": ("        if late:", "        if False:"),
@@ -176,7 +176,7 @@ FAULTS = {
     ),
     "a model is deleted unasked": ('elif self.existing == "replace":', "else:"),
     "no numbers of one's own": (
-        "            record |= self.observe(self)",
+        "            extras = extras | self.observe(self)",
         "            self.observe(self)",
     ),
 }
