@@ -310,6 +310,28 @@ def _rule_out(logits: Tensor, ids: Tensor) -> Tensor:
     return logits.index_fill(1, ids, -math.inf) if len(ids) else logits
 
 
+def _grow(
+    model: MiniGPT,
+    beams: Tensor,
+    scores: Tensor,
+    n_candidates: int,
+    suppressed: Tensor,
+    memory: KVCache | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the best candidates, each (n_candidates,): their scores, their beams, their new ids.
+
+    beams (num_beams, T), scores (num_beams, 1); the ids in suppressed (N,) are ruled out.
+    """
+    new = beams if memory is None else beams[:, memory.length :]
+    logits = model(new, cache=memory, last_only=True)[0][:, -1]
+    log_probs = _rule_out(logits, suppressed).float().log_softmax(dim=-1)
+    totals = scores + log_probs  # (num_beams, V)
+
+    best, flat = totals.flatten().topk(n_candidates)
+    V = totals.shape[1]
+    return best, flat // V, flat % V
+
+
 @torch.inference_mode()
 def beam_search(
     model: MiniGPT,
@@ -331,9 +353,9 @@ def beam_search(
     no such rows. Raises ValueError if the texts would not fit.
     """
     _check_search(model, ids, max_new_tokens, num_beams)
-    V = model.config.vocab_size
     # for each beam a candidate per stop, which may be finished, and one to go on
-    n_candidates = min(max(2, 1 + len(stop_ids)) * num_beams, num_beams * V)
+    n_candidates = max(2, 1 + len(stop_ids)) * num_beams
+    n_candidates = min(n_candidates, num_beams * model.config.vocab_size)
 
     beams = ids.repeat(num_beams, 1)
     scores = torch.full((num_beams, 1), -1e9, device=ids.device)
@@ -344,14 +366,7 @@ def beam_search(
 
     with evaluating(model):
         for n in range(1, max_new_tokens + 1):
-            new = beams if memory is None else beams[:, memory.length :]
-            logits = model(new, cache=memory, last_only=True)[0][:, -1]
-            log_probs = _rule_out(logits, suppressed).float().log_softmax(dim=-1)
-            totals = scores + log_probs  # (num_beams, V)
-
-            best, flat = totals.flatten().topk(n_candidates)
-            rows = flat // V
-            tokens = flat % V
+            best, rows, tokens = _grow(model, beams, scores, n_candidates, suppressed, memory)
             grown = torch.cat([beams[rows], tokens[:, None]], dim=1)
 
             stops = torch.tensor([token in stop_ids for token in tokens.tolist()])

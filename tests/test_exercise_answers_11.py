@@ -82,6 +82,18 @@ def top_p_in_numpy(probabilities, p, undo=True, drop=True, normalise=True):
     return kept / kept.sum(1, keepdim=True) if normalise else kept
 
 
+def top_p_without_the_last(x, p):
+    """Keep the best while their sum is at most p, and the very best in any case."""
+    kept = torch.zeros_like(x)
+    for b, row in enumerate(x.tolist()):
+        total = 0.0
+        for i in sorted(range(len(row)), key=row.__getitem__, reverse=True):
+            total += row[i]
+            if total <= p or total == row[i]:
+                kept[b, i] = row[i]
+    return kept / kept.sum(dim=1, keepdim=True)
+
+
 def top_p_and_softmax(probabilities, p):
     kept = top_p_in_numpy(probabilities, p, normalise=False)
     return torch.softmax(kept, dim=-1)
@@ -263,6 +275,8 @@ ANSWERS = [
     ("keep_top_p", lambda x, p: top_p_in_numpy(x, p, undo=False), "gathered in place of scattered"),
     ("keep_top_p", lambda x, p: top_p_in_numpy(x, p, drop=False), "the crossing token dropped"),
     ("keep_top_p", top_p_and_softmax, "a softmax of probabilities"),
+    ("keep_top_p", lambda x, p: top_p_without_the_last(x, p - 1e-6), "the crossing token dropped"),
+    ("keep_top_p", lambda x, p: top_p_without_the_last(x, p + 1e-6), "the sum must not pass p"),
     ("keep_top_p", lambda x, p: top_p_in_numpy(x, p, undo=False, drop=False),
      "two things at once: the crossing token dropped, and gathered in place of scattered"),
     ("cut_at_stop", cut_letter_by_letter, ""),
