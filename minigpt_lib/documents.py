@@ -35,6 +35,7 @@ import filelock
 import fsspec
 import numpy
 import pyarrow
+import pyarrow.compute
 from pyarrow import parquet
 from tqdm.auto import tqdm
 
@@ -341,13 +342,8 @@ class DataConfig:
     text_column: str = "text"  # the column that holds the text
 
     def __post_init__(self) -> None:
-        lows = {
-            "vocab_size": 257,
-            "tokenizer_chars": 1,
-            "max_chars": 1,
-            "shard_chars": 1,
-            "num_proc": 1,
-        }
+        lows = dict.fromkeys(("tokenizer_chars", "max_chars", "shard_chars", "num_proc"), 1)
+        lows["vocab_size"] = 257
         if self.max_documents is not None:
             lows["max_documents"] = 1
         for name, low in lows.items():
@@ -363,6 +359,17 @@ class DataConfig:
             raise ValueError(
                 f"val_fraction={self.val_fraction!r}: expected a number between 0 and 1."
             )
+
+
+def _fault(text: str | None, score: float | None, config: DataConfig) -> str | None:
+    """Return why a document is left out, or None."""
+    if text is None or not text.strip():
+        return "empty"
+    if len(text) > config.max_chars:
+        return "too long"
+    if config.min_score > 0 and (score or 0) < config.min_score:
+        return "low score"
+    return None
 
 
 def _lot(identity: str) -> int:
@@ -461,9 +468,12 @@ class _LocalRows:
         self.file, self.row = state["file"], state["row"]
 
 
-def _open(source: str, config: DataConfig) -> Any:
-    """Return the rows of a source, with state_dict and load_state_dict."""
-    return _LocalRows(source, config) if _is_local(source) else stream_documents(source)
+def _open(source: str, config: DataConfig, place: dict[str, Any] | None = None) -> Any:
+    """Return the rows of a source from a place on, one that its state_dict returned, or all of them."""
+    stream = _LocalRows(source, config) if _is_local(source) else stream_documents(source)
+    if place:
+        stream.load_state_dict(place)
+    return stream
 
 
 def _where(source: str, stream: Any) -> str:
@@ -471,17 +481,6 @@ def _where(source: str, stream: Any) -> str:
     if isinstance(stream, _LocalRows):
         return f"{stream.files[stream.file]}, row {stream.row}"
     return source
-
-
-def _fault(text: str | None, score: float | None, config: DataConfig) -> str | None:
-    """Return why a document is left out, or None."""
-    if text is None or not text.strip():
-        return "empty"
-    if len(text) > config.max_chars:
-        return "too long"
-    if config.min_score > 0 and (score or 0) < config.min_score:
-        return "low score"
-    return None
 
 
 def _column(row: Row, name: str, kind: Any, expected: str) -> Any:
@@ -539,6 +538,120 @@ def _kept(
             yield document
 
 
+_BATCH_CHARS = 250_000  # of a batch: enough to outweigh the cost of sending it, 0.05 s of work
+
+
+@dataclass
+class _Batch:
+    """Documents that are tokenized together, and what the manifest will say if they close a shard."""
+
+    documents: list[_Document]
+    closes: dict[str, Any] | None = None
+
+
+def _write_shard(
+    folder: Path, name: str, rows: datasets.Dataset, documents: list[_Document]
+) -> dict[str, Any]:
+    """Write a shard under another name, and give it its own when all of it is on the disk.
+
+    Returns what the manifest says of it.
+    """
+    part = folder / f"{name}.part"
+    rows.save_to_disk(part, num_shards=1)
+
+    for file in part.iterdir():  # on the disk, not only on its way: a power cut may follow
+        with file.open("rb+") as written:
+            os.fsync(written.fileno())
+
+    part.replace(folder / name)
+
+    (file,) = (folder / name).glob("*.arrow")
+    lengths = pyarrow.compute.list_value_length(rows.data.table["input_ids"])
+    return {
+        "name": name,
+        "part": name.partition("-")[0],
+        "documents": len(documents),
+        "tokens": pyarrow.compute.sum(lengths).as_py(),
+        "chars": sum(document.n_chars for document in documents),
+        "bytes": sum(document.n_bytes for document in documents),
+        "file": file.name,
+        "size": file.stat().st_size,
+        "sha256": sha256(file),
+    }
+
+
+def _add_shards(
+    folder: Path,
+    documents: list[_Document],
+    tokens: list[numpy.ndarray],
+    manifest: dict[str, Any],
+    closes: dict[str, Any],
+) -> None:
+    """Write the shards of these documents, and then a manifest that knows them and the place behind them."""
+    numbers = [int(shard["name"][-5:]) for shard in manifest["shards"]]
+    split = manifest.get("split", manifest["settings"]["val_fraction"])
+    with _writing(folder):
+        if documents:
+            number = 1 + max(numbers, default=-1)
+            manifest["shards"] += _write_shards(folder, documents, tokens, number, split)
+
+        manifest.update(closes)  # the counts, and the place in the source
+        _write_manifest(folder, manifest)
+
+
+def _fill(
+    source: str, folder: Path, config: DataConfig, manifest: dict[str, Any], bar: tqdm
+) -> None:
+    """Write all shards that are not yet there: while one is written, the next is read and tokenized."""
+    tokenizer = _set_up(source, folder, config, manifest, bar)
+    counts = Counter(manifest["counts"])
+    stream = _open(source, config, manifest["stream"])
+    batches = _batches(source, stream, config, counts, bar)
+
+    documents: list[_Document] = []
+    tokens: list[numpy.ndarray] = []
+    with _finishing(), _in_a_thread(_add_shards) as write:
+        for batch, ids in _encoded(batches, tokenizer, config.num_proc):
+            for document in batch.documents:
+                document.text = ""  # its tokens are all that we need
+            documents += batch.documents
+            tokens += ids
+
+            if batch.closes:
+                write(folder, documents, tokens, manifest, batch.closes)
+                documents, tokens = [], []
+            if interrupted():
+                raise KeyboardInterrupt
+
+
+def prepare(
+    source: str | Path,
+    folder: str | Path,
+    config: DataConfig | None = None,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Turn the documents of a source into shards of tokens in `folder`; return the manifest.
+
+    In the folder: tokenizer.json; train-00000/, val-00000/ and so on, data sets of Hugging Face with the
+    columns id and input_ids, END after each document; manifest.json, written anew when a shard is whole.
+    If interrupted, call it again: it goes on after the last whole shard, and the result is the same, byte
+    for byte, as it is for any number of processes. Ctrl-C lets it finish the shard that it is writing.
+    Memory depends on shard_chars, not on the text.
+
+    Raises ValueError if the folder holds other things or text prepared in another way, naming the
+    difference, if files that were read have changed, or if fewer than two documents are left; RuntimeError
+    if another process works there; OSError if it cannot be written; and as stream_documents does.
+    """
+    source, folder, config = str(source), Path(folder), config or DataConfig()
+    bar = tqdm(unit=" chars", unit_scale=True, disable=not progress, mininterval=0.5)
+    with locked(folder), _quiet_datasets(), bar:
+        manifest = _begin(source, folder, config)
+        if not manifest["finished"]:
+            _make_room(folder, manifest)
+            _fill(source, folder, config, manifest, bar)
+    return manifest
+
+
 def _write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
     with atomic_write(folder / "manifest.json") as part:
         part.write_text(json.dumps(manifest, indent=1), encoding="utf-8")
@@ -552,7 +665,7 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
     path = Path(folder) / "manifest.json"
     if not path.is_file():
         raise FileNotFoundError(f"{folder} holds no prepared text: expected manifest.json in it.")
-    expected = {"settings": dict, "counts": dict, "shards": list, "finished": bool}
+    expected = {"settings": dict, "files": list, "counts": dict, "shards": list, "finished": bool}
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
         for name, kind in expected.items():
@@ -566,18 +679,11 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
     return manifest
 
 
-def _files_of(source: str) -> list[list[Any]]:
-    """Return the names and sizes of the files of a local source; of another, nothing."""
-    if not _is_local(source):
-        return []
-    return [[str(file), file.stat().st_size] for file in _find_files(source)[1]]
-
-
 def _refuse_changes(
     source: str, folder: Path, manifest: dict[str, Any], files: list[list[Any]]
 ) -> None:
     """Raise ValueError if files that were read are others now; a finished preparation says so only."""
-    before = manifest.get("files", [])
+    before = manifest["files"]
     if manifest["finished"]:
         if files and files != before:
             print(
@@ -598,22 +704,18 @@ def _begin(source: str, folder: Path, config: DataConfig) -> dict[str, Any]:
     """Return the manifest of a preparation to go on with, or a new one; refuse that of another text."""
     settings = {"source": os.path.normpath(source), **vars(config)}
     del settings["num_proc"]  # it makes no difference to the result
-    files = _files_of(source)
-    new = {
-        "settings": settings,
-        "files": files,
-        "counts": {},
-        "shards": [],
-        "stream": None,
-        "finished": False,
-    }
+    files: list[list[Any]] = []  # names and sizes, of a local source
+    if _is_local(source):
+        files = [[str(file), file.stat().st_size] for file in _find_files(source)[1]]
+    new = {"settings": settings, "files": files, "counts": {}, "shards": []}
+    new |= {"stream": None, "finished": False}
     if not (folder / "manifest.json").exists():
         return new
     manifest = read_manifest(folder)
     if not manifest["shards"]:  # nothing is lost
         return new
 
-    saved = {"text_column": "text", **manifest["settings"]}  # older ones had no other column
+    saved = manifest["settings"]
     for name, value in settings.items():
         if saved.get(name) != value:
             raise ValueError(
@@ -641,7 +743,7 @@ def _make_room(folder: Path, manifest: dict[str, Any]) -> None:
         )
 
     before = read_manifest(folder) if others else manifest
-    if not manifest["shards"] and any(before.get(k) != manifest[k] for k in ("settings", "files")):
+    if not manifest["shards"] and any(before[k] != manifest[k] for k in ("settings", "files")):
         (folder / "tokenizer.json").unlink(missing_ok=True)  # it was learned from another text
     whole = {shard["name"] for shard in manifest["shards"]}
     for path in [path for path in folder.iterdir() if path.is_dir() and path.name not in whole]:
@@ -694,12 +796,43 @@ def _get_tokenizer(
     return tokenizer
 
 
-@dataclass
-class _Batch:
-    """Documents that are tokenized together, and what the manifest will say if they close a shard."""
+def _choose_split(source: str, config: DataConfig) -> float:
+    """Return the fraction by which to split: that of the settings, if it leaves neither part empty."""
+    counts: Counter[str] = Counter()
+    documents = _kept(source, _open(source, config), config, counts)
+    split = _split_at((document.identity for document in documents), config.val_fraction)
+    if not counts["kept"]:
+        raise ValueError(f"{source}: no document is left to train on; {dict(counts)}.")
+    if split is None:
+        raise ValueError(
+            f"{source}: there is only one document, or all have the same id: expected two, one to train "
+            "on, one to validate on. A text (.txt, .md) is cut into several."
+        )
+    if split != config.val_fraction:
+        print(
+            f"val_fraction={config.val_fraction} would leave one part of these few documents empty: the "
+            "document whose hash comes next is moved there.",
+            file=sys.stderr,
+        )
+    return split
 
-    documents: list[_Document]
-    closes: dict[str, Any] | None = None
+
+def _set_up(
+    source: str, folder: Path, config: DataConfig, manifest: dict[str, Any], bar: tqdm
+) -> BPETokenizer:
+    """Write the manifest of a folder that is still empty; return the tokenizer, learned if there is none."""
+    with _writing(folder):
+        _write_manifest(folder, manifest)  # whatever follows belongs to these settings
+    if not manifest["shards"]:
+        split = _choose_split(source, config)
+        if split != config.val_fraction:
+            manifest["split"] = split
+
+    split = manifest.get("split", config.val_fraction)
+    tokenizer = _get_tokenizer(source, folder, config, split, bar)
+    bar.update(sum(shard["chars"] for shard in manifest["shards"]))
+    bar.set_description_str("preparing")
+    return tokenizer
 
 
 def _encode(texts: list[str], tokenizer: BPETokenizer) -> list[numpy.ndarray]:
@@ -767,6 +900,28 @@ def _encoded(
             yield done, _apart(ids)
 
 
+def _batches(
+    source: str, stream: Any, config: DataConfig, counts: Counter[str], bar: tqdm
+) -> Iterator[_Batch]:
+    """Yield the documents that stay, in batches; the last one of each shard has the place behind it."""
+    documents: list[_Document] = []
+    chars = shard_chars = 0
+    for document in _kept(source, stream, config, counts):
+        documents.append(document)
+        chars += document.n_chars
+        shard_chars += document.n_chars
+        bar.update(document.n_chars)
+        if shard_chars >= config.shard_chars:
+            sums = dict(sorted(counts.items()))
+            yield _Batch(documents, {"counts": sums, "stream": stream.state_dict()})
+            documents, chars, shard_chars = [], 0, 0
+        elif chars >= _BATCH_CHARS:
+            yield _Batch(documents)
+            documents, chars = [], 0
+    sums = dict(sorted(counts.items()))
+    yield _Batch(documents, {"counts": sums, "stream": None, "finished": True})
+
+
 def _table(documents: Sequence[_Document], tokens: Sequence[numpy.ndarray]) -> datasets.Dataset:
     """Return the columns id and input_ids of documents, in their order."""
     values = numpy.concatenate(tokens)
@@ -781,32 +936,6 @@ def _table(documents: Sequence[_Document], tokens: Sequence[numpy.ndarray]) -> d
     )
     table = pyarrow.table(columns).cast(features.arrow_schema)
     return datasets.Dataset(datasets.table.InMemoryTable(table), fingerprint="tokens")
-
-
-def _write_shard(
-    folder: Path, name: str, rows: datasets.Dataset, documents: list[_Document]
-) -> dict[str, Any]:
-    """Write a shard under another name, and give it its own when all of it is on the disk."""
-    part = folder / f"{name}.part"
-    rows.save_to_disk(part, num_shards=1)
-    for file in part.iterdir():  # on the disk, not only on its way: a power cut may follow
-        with file.open("rb+") as written:
-            os.fsync(written.fileno())
-    part.replace(folder / name)
-
-    (file,) = (folder / name).glob("*.arrow")
-    lengths = pyarrow.compute.list_value_length(rows.data.table["input_ids"])
-    return {
-        "name": name,
-        "part": name.partition("-")[0],
-        "documents": len(documents),
-        "tokens": pyarrow.compute.sum(lengths).as_py(),
-        "chars": sum(document.n_chars for document in documents),
-        "bytes": sum(document.n_bytes for document in documents),
-        "file": file.name,
-        "size": file.stat().st_size,
-        "sha256": sha256(file),
-    }
 
 
 def _write_shards(
@@ -827,9 +956,6 @@ def _write_shards(
             shards.append(_write_shard(folder, name, rows, [documents[i] for i in chosen]))
             start += len(chosen)
     return shards
-
-
-_BATCH_CHARS = 250_000  # of a batch: enough to outweigh the cost of sending it, 0.05 s of work
 
 
 @contextlib.contextmanager
@@ -907,150 +1033,26 @@ def _finishing() -> Iterator[None]:
         raise KeyboardInterrupt
 
 
-def _batches(
-    source: str, stream: Any, config: DataConfig, counts: Counter[str], bar: tqdm
-) -> Iterator[_Batch]:
-    """Yield the documents that stay, in batches; the last one of each shard has the place behind it."""
-    documents: list[_Document] = []
-    chars = shard_chars = 0
-    for document in _kept(source, stream, config, counts):
-        documents.append(document)
-        chars += document.n_chars
-        shard_chars += document.n_chars
-        bar.update(document.n_chars)
-        if shard_chars >= config.shard_chars:
-            yield _Batch(documents, {"counts": _sorted(counts), "stream": stream.state_dict()})
-            documents, chars, shard_chars = [], 0, 0
-        elif chars >= _BATCH_CHARS:
-            yield _Batch(documents)
-            documents, chars = [], 0
-    yield _Batch(documents, {"counts": _sorted(counts), "stream": None, "finished": True})
+@contextlib.contextmanager
+def _in_a_thread(work: Callable[..., None]) -> Iterator[Callable[..., None]]:
+    """Give a function that calls work(...) in a thread, one call after the other; at the end, wait for it.
 
+    An error of a call comes out at the next one, or at the end.
+    """
+    running: list[Future[None]] = []
 
-def _sorted(counts: Counter[str]) -> dict[str, int]:
-    return dict(sorted(counts.items()))
+    def start(*arguments: Any) -> None:
+        if running:
+            running.pop().result()
+        running.append(thread.submit(work, *arguments))
 
-
-def _choose_split(source: str, config: DataConfig) -> float:
-    """Return the fraction by which to split: that of the settings, if it leaves neither part empty."""
-    counts: Counter[str] = Counter()
-    documents = _kept(source, _open(source, config), config, counts)
-    split = _split_at((document.identity for document in documents), config.val_fraction)
-    if not counts["kept"]:
-        raise ValueError(f"{source}: no document is left to train on; {dict(counts)}.")
-    if split is None:
-        raise ValueError(
-            f"{source}: there is only one document, or all have the same id: expected two, one to train "
-            "on, one to validate on. A text (.txt, .md) is cut into several."
-        )
-    if split != config.val_fraction:
-        print(
-            f"val_fraction={config.val_fraction} would leave one part of these few documents empty: the "
-            "document whose hash comes next is moved there.",
-            file=sys.stderr,
-        )
-    return split
-
-
-def _continue(source: str, config: DataConfig, manifest: dict[str, Any]) -> Any:
-    """Return the rows of a source from the place on that a manifest has."""
-    stream = _open(source, config)
-    place = manifest["stream"]
-    if place and isinstance(stream, _LocalRows) and "file" not in place:  # from an older version
-        for _ in itertools.islice(stream, manifest["counts"]["seen"]):
-            pass
-    elif place:
-        stream.load_state_dict(place)
-    return stream
-
-
-def _add_shards(
-    folder: Path,
-    documents: list[_Document],
-    tokens: list[numpy.ndarray],
-    manifest: dict[str, Any],
-    closes: dict[str, Any],
-) -> None:
-    """Write the shards of these documents and then the manifest, which knows them and the place behind."""
-    numbers = [int(shard["name"][-5:]) for shard in manifest["shards"]]
-    split = manifest.get("split", manifest["settings"]["val_fraction"])
-    with _writing(folder):
-        if documents:
-            number = 1 + max(numbers, default=-1)
-            manifest["shards"] += _write_shards(folder, documents, tokens, number, split)
-        manifest.update(closes)
-        _write_manifest(folder, manifest)
-
-
-def _fill(
-    source: str, folder: Path, config: DataConfig, manifest: dict[str, Any], bar: tqdm
-) -> None:
-    """Write all shards that are not yet there: while one is written, the next is read and tokenized."""
-    with _writing(folder):
-        _write_manifest(folder, manifest)  # whatever follows belongs to these settings
-    if not manifest["shards"]:
-        split = _choose_split(source, config)
-        if split != config.val_fraction:
-            manifest["split"] = split
-
-    split = manifest.get("split", config.val_fraction)
-    tokenizer = _get_tokenizer(source, folder, config, split, bar)
-    counts = Counter(manifest["counts"])
-    bar.update(sum(shard["chars"] for shard in manifest["shards"]))
-    bar.set_description_str("preparing")
-    batches = _batches(source, _continue(source, config, manifest), config, counts, bar)
-
-    documents: list[_Document] = []
-    tokens: list[numpy.ndarray] = []
-    writing: Future[None] | None = None
-    with _finishing(), ThreadPoolExecutor(1) as thread:  # which ends when the shard is written
+    with ThreadPoolExecutor(1) as thread:
         # The thread starts with work that is over at once: Python does not wait at the end for a thread that
         # Ctrl-C caught at its start.
         thread.submit(int).result()
-
-        for batch, ids in _encoded(batches, tokenizer, config.num_proc):
-            for document in batch.documents:
-                document.text = ""
-            documents += batch.documents
-            tokens += ids
-            if batch.closes:
-                if writing:
-                    writing.result()  # one shard at a time; its errors come out here
-                shard = (documents, tokens, manifest, batch.closes)
-                writing = thread.submit(_add_shards, folder, *shard)
-                documents, tokens = [], []
-            if interrupted():
-                raise KeyboardInterrupt
-        if writing:
-            writing.result()
-
-
-def prepare(
-    source: str | Path,
-    folder: str | Path,
-    config: DataConfig | None = None,
-    progress: bool = True,
-) -> dict[str, Any]:
-    """Turn the documents of a source into shards of tokens in `folder`; return the manifest.
-
-    In the folder: tokenizer.json; train-00000/, val-00000/ and so on, data sets of Hugging Face with the
-    columns id and input_ids, END after each document; manifest.json, written anew when a shard is whole.
-    If interrupted, call it again: it goes on after the last whole shard, and the result is the same, byte
-    for byte, as it is for any number of processes. Ctrl-C lets it finish the shard that it is writing.
-    Memory depends on shard_chars, not on the text.
-
-    Raises ValueError if the folder holds other things or text prepared in another way, naming the
-    difference, if files that were read have changed, or if fewer than two documents are left; RuntimeError
-    if another process works there; OSError if it cannot be written; and as stream_documents does.
-    """
-    source, folder, config = str(source), Path(folder), config or DataConfig()
-    bar = tqdm(unit=" chars", unit_scale=True, disable=not progress, mininterval=0.5)
-    with locked(folder), _quiet_datasets(), bar:
-        manifest = _begin(source, folder, config)
-        if not manifest["finished"]:
-            _make_room(folder, manifest)
-            _fill(source, folder, config, manifest, bar)
-    return manifest
+        yield start
+        for last in running:
+            last.result()
 
 
 def is_finished(source: str | Path, folder: str | Path, config: DataConfig) -> bool:

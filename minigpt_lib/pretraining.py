@@ -14,7 +14,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -40,6 +40,19 @@ from minigpt_lib.training import TrainConfig, Trainer, on_interrupt
 
 __all__ = ["RECIPES", "main", "pretrain", "PretrainConfig", "run_command"]
 
+_LARGE = TrainConfig(
+    steps=10_000,
+    batch_size=16,
+    block_size=1024,
+    accumulate=4,
+    lr=6e-4,
+    warmup_steps=500,
+    eval_every=500,
+    eval_tokens=500_000,
+    sample_every=1000,
+    save_every=500,
+)
+
 # preset: (how documents become tokens, how to train, changes to the model's preset)
 RECIPES: dict[str, tuple[DataConfig, TrainConfig, dict[str, Any]]] = {
     "laptop": (
@@ -58,35 +71,12 @@ RECIPES: dict[str, tuple[DataConfig, TrainConfig, dict[str, Any]]] = {
     ),
     "fineweb_44m": (
         DataConfig(vocab_size=9157, val_fraction=0.002, max_documents=700_000),
-        TrainConfig(
-            steps=10_000,
-            batch_size=16,
-            block_size=1024,
-            accumulate=4,
-            lr=6e-4,
-            warmup_steps=500,
-            eval_every=500,
-            eval_tokens=500_000,
-            sample_every=1000,
-            save_every=500,
-        ),
+        _LARGE,
         {},
     ),
     "gpt2_124m": (
         DataConfig(tokenizer="gpt2", val_fraction=0.0005),
-        TrainConfig(
-            steps=19_000,
-            batch_size=16,
-            block_size=1024,
-            accumulate=32,
-            lr=6e-4,
-            warmup_steps=700,
-            eval_every=500,
-            eval_tokens=500_000,
-            sample_every=1000,
-            save_every=500,
-            compile=True,
-        ),
+        replace(_LARGE, steps=19_000, accumulate=32, warmup_steps=700, compile=True),
         {"vocab_size": 50304},  # GPT-2's 50,257 ids, padded to a multiple of 64 for speed
     ),
 }
@@ -137,13 +127,6 @@ def _model_config(preset: str, n_ids: int, block_size: int) -> GPTConfig:
     return GPTConfig.preset(preset, vocab_size=rows, **sizes)
 
 
-def _wait_for(source: str, folder: Path, config: DataConfig) -> dict[str, Any]:
-    """Return the manifest when rank 0 has finished it; if rank 0 fails, torchrun ends this process too."""
-    while not is_finished(source, folder, config):
-        time.sleep(1)
-    return read_manifest(folder)
-
-
 def _total(manifest: dict[str, Any], part: str, what: str) -> int:
     return sum(shard[what] for shard in manifest["shards"] if shard["part"] == part)
 
@@ -173,6 +156,30 @@ def _summary(run: Trainer, manifest: dict[str, Any], folder: Path, data: Path) -
     return "\n".join(lines)
 
 
+def _folders(config: PretrainConfig) -> tuple[Path, Path]:
+    """Return the folder of the run, and that of the shards."""
+    home = Path(config.folder)
+    return home / "run", Path(config.data_folder or home / "data")
+
+
+def _prepare(config: PretrainConfig, data: Path, rank: int) -> dict[str, Any]:
+    """Return the manifest once rank 0 has prepared; if it fails, torchrun ends the other processes too."""
+    if rank == 0:
+        return prepare(config.data, data, config.tokens, config.train.progress)
+
+    while not is_finished(config.data, data, config.tokens):
+        time.sleep(1)
+    return read_manifest(data)
+
+
+def _measure_chars(train: TrainConfig, manifest: dict[str, Any]) -> TrainConfig:
+    """Return the settings with the characters per token of the validation text."""
+    if train.chars_per_token == 1.0:  # nobody has set it
+        measured = _total(manifest, "val", "chars") / _total(manifest, "val", "tokens")
+        train = dataclasses.replace(train, chars_per_token=measured)
+    return train
+
+
 def _refuse_device(device: str) -> None:
     """Raise ValueError for a device that this machine does not have: before the preparation, not after it."""
     if device == "auto":
@@ -190,15 +197,14 @@ def _refuse_device(device: str) -> None:
 
 def _after_interrupt(config: PretrainConfig) -> str:
     """Return what the same command will do after Ctrl-C, by what has been saved."""
-    folder = Path(config.folder)
-    data = Path(config.data_folder or folder / "data")
+    folder, data = _folders(config)
     try:
         if not read_manifest(data)["finished"]:
             return "stopped: the same command goes on with the preparation of the text."
     except (FileNotFoundError, ValueError):
         return "stopped: the same command begins again."
     try:
-        step = load_checkpoint(folder / "run" / "last")["step"]
+        step = load_checkpoint(folder / "last")["step"]
     except (FileNotFoundError, ValueError):
         return "stopped: no step was saved, so the same command trains from step 0. The shards are kept."
     return f"stopped: the same command goes on from step {step}, which is the last that was saved."
@@ -235,12 +241,9 @@ def _pretrain(
     on_step: Callable[[dict[str, Any]], object] | None,
     trainer: Callable[..., Trainer],
 ) -> Trainer | None:
-    folder = Path(config.folder) / "run"
-    data = Path(config.data_folder or Path(config.folder) / "data")
-    if draw.rank == 0:
-        manifest = prepare(config.data, data, config.tokens, config.train.progress)
-    else:
-        manifest = _wait_for(config.data, data, config.tokens)
+    """Prepare, open, build and train; return the trainer, or None if config.prepare_only."""
+    folder, data = _folders(config)
+    manifest = _prepare(config, data, draw.rank)
     if config.prepare_only:
         return None
 
@@ -248,13 +251,11 @@ def _pretrain(
     verify = config.verify and draw.rank == 0
     train_tokens = PackedTokens(data, "train", verify)
     val_tokens = PackedTokens(data, "val", verify)
-    train = config.train
-    if train.chars_per_token == 1.0:  # nobody has set it
-        measured = _total(manifest, "val", "chars") / _total(manifest, "val", "tokens")
-        train = dataclasses.replace(train, chars_per_token=measured)
 
+    train = _measure_chars(config.train, manifest)
     torch.manual_seed(train.seed)
     model = MiniGPT(_model_config(config.preset, tokenizer.vocab_size, train.block_size))
+
     changes: dict[str, Any] = {}
     if config.existing == "resume" and (other := _other_length(folder, train)):
         train, changes = other, {"change": ["steps"]}

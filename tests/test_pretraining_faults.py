@@ -66,7 +66,7 @@ FAULTS = {
         'self.seed = state["position"]',
         'self.seed = 0 * state["position"]',
     ),
-    "every rank prepares": ("    if draw.rank == 0:\n", "    if True:\n"),
+    "every rank prepares": ("    if rank == 0:\n", "    if True:\n"),
     "folders of texts are deleted": ('<= {".arrow", ".json"}', '<= {".arrow", ".json", ".txt"}'),
     "a number of any length names a shard": (r"(train|val)-\d{5}", r"(train|val)-\d+"),
     "an old tokenizer is kept": ('(folder / "tokenizer.json").unlink(missing_ok=True)', "pass"),
@@ -145,9 +145,10 @@ FAULTS = {
         "contextlib.nullcontext() if",
     ),
     "an error of the last shard is lost": (
-        "        if writing:\n            writing.result()\n\n\n",
-        "\n\n",
+        "        for last in running:\n            last.result()\n",
+        "",
     ),
+    "an error of an earlier shard is lost": ("running.pop().result()", "running.pop()"),
     "a part may stay empty": ("return sum(nearest) / 2 / 2**64", "return fraction"),
     "linked folders are left out": ("followlinks=True", "followlinks=False"),
     "another text column is ignored": (

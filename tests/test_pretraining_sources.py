@@ -188,17 +188,6 @@ def test_another_text_column_is_read(tmp_path):
     refused(words, prepared, tmp_path / "x.jsonl", tmp_path / "out")
 
 
-def test_a_folder_prepared_before_there_was_a_text_column_is_used_again(tmp_path):
-    (tmp_path / "x.txt").write_text(PROSE[:3000], encoding="utf-8")
-    prepared(tmp_path / "x.txt", tmp_path / "out")
-    path = tmp_path / "out" / "manifest.json"
-    manifest = json.loads(path.read_text(encoding="utf-8"))
-    del manifest["settings"]["text_column"]
-    path.write_text(json.dumps(manifest), encoding="utf-8")
-
-    assert prepare(tmp_path / "x.txt", tmp_path / "out", SMALL, progress=False) == manifest
-
-
 # ---------------------------------------------------------------- faults, by file and row
 
 
