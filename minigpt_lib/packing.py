@@ -144,6 +144,27 @@ def deal(position: int, count: int, n: int, seed: int) -> list[int]:
 Text = PackedTokens | Tensor | Sequence[int]  # N ids
 
 
+def _block(tokens: Text, i: int, block_size: int) -> tuple[Tensor, Tensor]:
+    """Return inputs and targets of block i, (T,) int64 each."""
+    planned = i * block_size
+    start = min(planned, len(tokens) - block_size - 1)
+    window = torch.as_tensor(tokens[start : start + block_size + 1]).long()
+    x, y = window[:-1], window[1:].clone()
+    y[: planned - start] = -100
+    return x, y
+
+
+def _count_blocks(tokens: Text, batch_size: int, block_size: int) -> int:
+    """Return how many blocks a text has. Raises ValueError if it is too short, or for sizes below 1."""
+    if min(batch_size, block_size) < 1:
+        raise ValueError(f"batch_size={batch_size}, block_size={block_size}: expected 1 or more.")
+    if len(tokens) <= block_size:
+        raise ValueError(
+            f"{len(tokens)} tokens are too few for block_size={block_size}: a block needs one more."
+        )
+    return -(-(len(tokens) - 1) // block_size)
+
+
 class BlockReader:
     """Draw the blocks of a text, each once an epoch, in an order that changes: Trainer's `draw`.
 
@@ -179,15 +200,7 @@ class BlockReader:
         Raises ValueError if B or T is below 1, if N <= T, or if the text has another number of blocks, or
         T another value, than when it was begun.
         """
-        if min(batch_size, block_size) < 1:
-            raise ValueError(
-                f"batch_size={batch_size}, block_size={block_size}: expected 1 or more."
-            )
-        if len(tokens) <= block_size:
-            raise ValueError(
-                f"{len(tokens)} tokens are too few for block_size={block_size}: a block needs one more."
-            )
-        blocks = -(-(len(tokens) - 1) // block_size)
+        blocks = _count_blocks(tokens, batch_size, block_size)
         if self.blocks is not None and (self.blocks, self.block_size) != (blocks, block_size):
             raise ValueError(
                 f"the text has {blocks} blocks of {block_size} tokens, but the run began with "
@@ -215,13 +228,3 @@ class BlockReader:
         """Go on from a place that state_dict returned, on any rank of any number of ranks."""
         self.position, self.seed = state["position"], state["seed"]
         self.blocks, self.block_size = state["blocks"], state["block_size"]
-
-
-def _block(tokens: Text, i: int, block_size: int) -> tuple[Tensor, Tensor]:
-    """Return inputs and targets of block i, (T,) int64 each."""
-    planned = i * block_size
-    start = min(planned, len(tokens) - block_size - 1)
-    window = torch.as_tensor(tokens[start : start + block_size + 1]).long()
-    x, y = window[:-1], window[1:].clone()
-    y[: planned - start] = -100
-    return x, y
