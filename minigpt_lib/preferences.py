@@ -9,6 +9,7 @@ Written by notebooks/15_preferences.ipynb (chapter 15): edit it there.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import math
 from collections import Counter
@@ -24,8 +25,8 @@ from torch.nn import functional as F
 from minigpt_lib.chat import ChatTokenizer, Dialog, answer_ids, fault_of
 from minigpt_lib.checkpoints import atomic_write
 from minigpt_lib.model import MiniGPT
-from minigpt_lib.sft import DialogReader
-from minigpt_lib.training import TrainConfig, Trainer
+from minigpt_lib.packing import deal
+from minigpt_lib.training import PRECISIONS, Batch, TrainConfig, Trainer, evaluating
 
 __all__ = [
     "dpo_loss",
@@ -44,29 +45,32 @@ __all__ = [
 
 def _refuse_beta(beta: object) -> None:
     if not isinstance(beta, Real) or not 0 < float(beta) < math.inf:
-        raise ValueError(f"beta={beta}: expected a number above 0; at 0 there is no preference.")
+        raise ValueError(f"beta={beta}: expected a finite number above 0, the cost per nat.")
 
 
 def optimal_policy(reference_log_probs: Tensor, rewards: Tensor, beta: float) -> Tensor:
     """Return ln p of the best policy over K answers, (..., K): reference times exp(reward / beta).
 
-    Of all policies it has the most of: mean reward - beta * KL(policy, reference). Raises
-    ValueError unless beta is above 0 and both have the same shape.
+    Of all policies it has the highest mean reward - beta * KL(policy, reference): Rafailov et al.
+    (2023), equation 4. Both arguments are (..., K); beta is the cost per nat of divergence. Raises
+    ValueError unless beta is above 0 and the shapes are equal.
     """
     _refuse_beta(beta)
-    shapes = tuple(reference_log_probs.shape), tuple(rewards.shape)
-    if shapes[0] != shapes[1]:
-        raise ValueError(f"expected a reward for each ln p, (..., K) both, got {shapes}.")
+    if reference_log_probs.shape != rewards.shape:
+        raise ValueError(
+            f"expected a reward for each ln p, (..., K) both, got {tuple(reference_log_probs.shape)} "
+            f"and {tuple(rewards.shape)}."
+        )
     return (reference_log_probs + rewards / beta).log_softmax(dim=-1)
 
 
 class Preferred(NamedTuple):
-    """What B pairs say: the mean loss, and of each pair the rewards, in nats, without gradient."""
+    """What B pairs say: the mean loss, and for each pair the rewards, in nats, without gradient."""
 
     loss: Tensor  # (), with the gradient
     chosen_reward: Tensor  # (B,): beta * (ln p - the reference's ln p) of the chosen answer
     rejected_reward: Tensor  # (B,): the same of the rejected one
-    margin: Tensor  # (B,): the first less the second
+    margin: Tensor  # (B,): the first minus the second
 
     @property
     def accuracy(self) -> float:
@@ -88,33 +92,38 @@ def dpo_loss(
 ) -> Preferred:
     """Return -ln sigmoid(margin), the mean over B pairs, with rewards and margins.
 
-    Rafailov et al. (2023), equation 7. All four are ln p of whole answers, (B,), in nats: of the
-    model that learns, and of the one it started from. beta, above 0: how dear a nat of distance
-    from the reference is. Raises ValueError for what is no tensor, other shapes, no pair at all,
-    another beta, or infinite ln p of which no margin can be made.
+    Rafailov et al. (2023), equation 7. All four are ln p of whole answers, (B,), in nats: those of
+    the model that learns, and of the reference. beta, above 0: the cost per nat of divergence from
+    the reference. Raises ValueError for anything but four tensors of one shape with at least one
+    pair, for an invalid beta, and for infinite ln p that leave a margin undefined.
     """
     four = (policy_chosen, policy_rejected, reference_chosen, reference_rejected)
     shapes = [tuple(v.shape) if torch.is_tensor(v) else type(v).__name__ for v in four]
-    if len({*shapes}) > 1 or len(shapes[0]) != 1 or not shapes[0][0]:
+    if len(set(shapes)) > 1 or len(shapes[0]) != 1 or shapes[0] == (0,):
         raise ValueError(
             f"expected four tensors (B,), B at least 1, got {shapes}: one sum of ln p for each "
             "answer."
         )
     _refuse_beta(beta)
+
     chosen = beta * (policy_chosen - reference_chosen)
     rejected = beta * (policy_rejected - reference_rejected)
     margin = chosen - rejected
     if margin.isnan().any() and not any(values.isnan().any() for values in four):
         raise ValueError("a margin is infinity less infinity: expected answers that can be given.")
+
     loss = -F.logsigmoid(margin).mean()
     return Preferred(loss, chosen.detach(), rejected.detach(), margin.detach())
 
 
-def sequence_log_probs(model: nn.Module, input_ids: Tensor, targets: Tensor) -> Tensor:
+def sequence_log_probs(
+    model: nn.Module | Callable[[Tensor], Any], input_ids: Tensor, targets: Tensor
+) -> Tensor:
     """Return the sum of ln p over the targets of each row, (B,) float32, with gradient.
 
-    input_ids and targets (B, T) int64 are shifted already; targets of -100 do not count. Raises
-    ValueError for other shapes, or a row without any target: its answer was lost.
+    model(input_ids)[0] are the logits (B, T, V). input_ids and targets, (B, T) int64 each, are
+    shifted already; targets of -100 do not count. Raises ValueError for other shapes, and for a row
+    without any target, whose answer was lost.
     """
     if input_ids.shape != targets.shape or targets.ndim != 2:
         raise ValueError(
@@ -123,6 +132,7 @@ def sequence_log_probs(model: nn.Module, input_ids: Tensor, targets: Tensor) -> 
         )
     if not (targets != -100).any(dim=1).all():
         raise ValueError("a row has no target: expected at least one token of an answer in each.")
+
     logits = model(input_ids)[0].float()  # (B, T, V)
     losses = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
     return -losses.view(targets.shape).sum(dim=1)
@@ -136,6 +146,7 @@ def fault_of_pair(row: object) -> str | None:
     """
     if not isinstance(row, dict) or not {"prompt", "chosen", "rejected"} <= row.keys():
         return "a row without prompt, chosen and rejected"
+
     for answer in (row["chosen"], row["rejected"]):
         if not isinstance(row["prompt"], list) or not isinstance(answer, list):
             return "not a list of messages"
@@ -145,14 +156,15 @@ def fault_of_pair(row: object) -> str | None:
             return fault
         if answer[0]["role"] != "assistant":
             return "an answer that is not the assistant's"
+
     texts = {row[name][0]["content"] for name in ("chosen", "rejected")}
     return "two equal answers" if len(texts) == 1 else None
 
 
 def fingerprint(model: nn.Module) -> str:
-    """Return the sha256 of a model's weights and configuration, 64 hex digits.
+    """Return the SHA-256 of a model's weights and configuration, 64 hex digits.
 
-    Other weights, other digits; dropout does not count, for measuring goes without it.
+    Dropout does not count, because nothing is measured with it.
     """
     config = getattr(getattr(model, "config", None), "__dict__", {}) | {"dropout": None}
     digest = hashlib.sha256(repr(config).encode())
@@ -163,15 +175,59 @@ def fingerprint(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
-_NO_REFERENCE = "the pairs have no reference yet: call use_reference(model) first."
+def _write_reference(file: Path, facts: dict[str, Any]) -> None:
+    with atomic_write(file) as part:
+        torch.save(facts, part)
+
+
+def _read_reference(file: Path, mark: str, pairs: str) -> Tensor:
+    try:
+        saved = torch.load(file, weights_only=True)
+        found, log_probs = (saved["model"], saved["pairs"]), saved["log_probs"].float()
+    except Exception as error:  # torch raises many kinds for a damaged file
+        raise ValueError(f"{file} cannot be read: delete it, and it is made anew.") from error
+
+    for ours, theirs, what in zip((mark, pairs), found, ("reference model", "list of pairs")):
+        if ours != theirs:
+            raise ValueError(
+                f"{file} was made with another {what} ({theirs[:8]}; this one is {ours[:8]}): "
+                "delete it, or name another file."
+            )
+    return log_probs
+
+
+def _refuse_infinite(log_probs: Tensor, n: int, whose: str) -> None:
+    if log_probs.shape != (n, 2) or not log_probs.isfinite().all():
+        raise ValueError(
+            f"{whose}: expected two finite ln p for each of {n} pairs, got "
+            f"{tuple(log_probs.shape)}, {int(log_probs.isfinite().sum())} of them finite."
+        )
+
+
+def _in_precision(model: nn.Module, precision: str) -> Callable[[Tensor], Any]:
+    """Return the forward pass of a model as a Trainer of this precision computes it."""
+    kind = PRECISIONS[precision]
+    if kind == torch.float32:
+        return model
+
+    device = next(model.parameters()).device.type
+    if device == "cpu":
+        copy = {name: weight.to(kind) for name, weight in model.named_parameters()}
+        return lambda ids: torch.func.functional_call(model, copy, (ids,))
+
+    def cast(ids: Tensor) -> Any:
+        with torch.autocast(device, kind):
+            return model(ids)
+
+    return cast
 
 
 class PreferenceDataset:
     """Pairs of answers as tokens, and what the reference model thinks of them, computed once.
 
-    rows: {"prompt": messages, "chosen": [message], "rejected": [message]}, as trl has them. Faults
-    are counted in `report`, and those longer than block_size as "too long". ValueError if no pair
-    is left.
+    rows: {"prompt": messages, "chosen": [message], "rejected": [message]}, as trl has them. `report`
+    counts what was kept and, by reason, what was not: malformed rows, and those "too long" for
+    block_size tokens. Raises ValueError if no pair is left.
     """
 
     def __init__(
@@ -190,6 +246,7 @@ class PreferenceDataset:
             raise ValueError(f"no pair is left of {self.report['pairs']}: {dict(self.report)}.")
 
     def _add(self, row: dict[str, Any], tokenizer: ChatTokenizer) -> str | None:
+        """Keep a pair as tokens, or return why not."""
         start = len(tokenizer.render(row["prompt"], add_generation_prompt=True)[0])
         pair = []
         for answer in (row["chosen"], row["rejected"]):
@@ -202,37 +259,44 @@ class PreferenceDataset:
         return None
 
     def __len__(self) -> int:
+        """Return the number of pairs."""
         return len(self.items)
 
     def _rows(self, numbers: Iterable[int]) -> tuple[Tensor, Tensor]:
         """Return inputs and shifted targets, (2 B, T): all chosen answers, then the rejected."""
-        pairs, pad = [self.items[i] for i in numbers], nn.utils.rnn.pad_sequence
+        pairs = [self.items[i] for i in numbers]
         rows = [pair[0] for pair in pairs] + [pair[1] for pair in pairs]
-        return pad([x for x, _ in rows], True, 0), pad([y for _, y in rows], True, -100)
+        x = nn.utils.rnn.pad_sequence([x for x, _ in rows], True, 0)
+        y = nn.utils.rnn.pad_sequence([y for _, y in rows], True, -100)
+        return x, y
 
     def batch(self, numbers: Iterable[int]) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Return (x, numbers, options) of B pairs, as Trainer wants them.
 
-        x (2 B, T) and numbers (B,), int64; options: "targets" (2 B, T), -100 but for answers, and
+        x (2 B, T) and numbers (B,), int64; options: "targets" (2 B, T), -100 except in answers, and
         "reference" (B, 2), ln p. Raises ValueError without a reference.
         """
         if self.reference is None:
-            raise ValueError(_NO_REFERENCE)
-        x, y = self._rows(numbers := list(numbers))
+            raise ValueError("the pairs have no reference yet: call use_reference(model) first.")
+        numbers = list(numbers)
+        x, y = self._rows(numbers)
         return x, torch.tensor(numbers), {"targets": y, "reference": self.reference[numbers]}
 
-    def log_probs(self, model: nn.Module, batch_size: int = 64) -> Tensor:
-        """Return ln p (N, 2) of chosen and rejected answers, float32, no gradient, no dropout."""
-        training, device, parts = model.training, next(model.parameters()).device, []
-        model.eval()
-        try:
-            with torch.no_grad():
-                for at in range(0, len(self), batch_size):
-                    x, y = self._rows(range(at, min(at + batch_size, len(self))))
-                    sums = sequence_log_probs(model, x.to(device), y.to(device))
-                    parts.append(sums.view(2, -1).T.cpu())
-        finally:
-            model.train(training)
+    def log_probs(
+        self, model: nn.Module, batch_size: int = 64, precision: str = "float32"
+    ) -> Tensor:
+        """Return ln p (N, 2) of chosen and rejected answers, float32, no gradient, no dropout.
+
+        precision: what the model computes in, as in TrainConfig.
+        """
+        device = next(model.parameters()).device
+        forward = _in_precision(model, precision)
+        parts = []
+        with evaluating(model), torch.no_grad():
+            for at in range(0, len(self), batch_size):
+                x, y = self._rows(range(at, min(at + batch_size, len(self))))
+                sums = sequence_log_probs(forward, x.to(device), y.to(device))
+                parts.append(sums.view(2, -1).T.cpu())
         return torch.cat(parts)
 
     def use_reference(self, model: nn.Module, file: str | Path | None = None) -> None:
@@ -241,46 +305,26 @@ class PreferenceDataset:
         Raises ValueError if the file is damaged, or was made with another model or for other pairs,
         or if ln p of an answer is not finite. The data set then keeps the reference that it had.
         """
-        mark, pairs = fingerprint(model), self._fingerprint()
+        mark = fingerprint(model)
+        pairs = self._fingerprint()
         file = Path(file) if file else None
         kept = file is not None and file.exists()
         found = _read_reference(file, mark, pairs) if kept else self.log_probs(model)
         _refuse_infinite(found, len(self), f"{file} (delete it)" if kept else "the reference")
         if file and not kept:
             _write_reference(file, {"model": mark, "pairs": pairs, "log_probs": found})
-        self.reference, self.mark, self.pairs_mark = found, mark, pairs
+
+        self.reference = found
+        self.mark = mark
+        self.pairs_mark = pairs
 
     def _fingerprint(self) -> str:
-        rows = [(x.tolist(), y.tolist()) for pair in self.items for x, y in pair]
-        return hashlib.sha256(repr(rows).encode()).hexdigest()
-
-
-def _refuse_infinite(log_probs: Tensor, n: int, whose: str) -> None:
-    if log_probs.shape != (n, 2) or not log_probs.isfinite().all():
-        raise ValueError(
-            f"{whose}: expected two finite ln p for each of {n} pairs, got "
-            f"{tuple(log_probs.shape)}, {int(log_probs.isfinite().sum())} of them finite."
-        )
-
-
-def _write_reference(file: Path, facts: dict[str, Any]) -> None:
-    with atomic_write(file) as part:
-        torch.save(facts, part)
-
-
-def _read_reference(file: Path, mark: str, pairs: str) -> Tensor:
-    try:
-        saved = torch.load(file, weights_only=True)
-        found, log_probs = (saved["model"], saved["pairs"]), saved["log_probs"].float()
-    except Exception as error:  # torch has many words for a damaged file
-        raise ValueError(f"{file} cannot be read: delete it, and it is made anew.") from error
-    for ours, theirs, what in zip((mark, pairs), found, ("reference model", "list of pairs")):
-        if ours != theirs:
-            raise ValueError(
-                f"{file} was made with another {what} ({theirs[:8]}; this one is {ours[:8]}): "
-                "delete it, or name another file."
-            )
-    return log_probs
+        """Return the SHA-256 of all pairs, fed row by row."""
+        digest = hashlib.sha256()
+        for pair in self.items:
+            for x, y in pair:
+                digest.update(repr((x.tolist(), y.tolist())).encode())
+        return digest.hexdigest()
 
 
 def sample_answers(
@@ -292,25 +336,27 @@ def sample_answers(
     temperature: float = 1.0,
     **options: Any,
 ) -> list[list[str | None]]:
-    """Return `samples` answers, texts, to each prompt: a list of messages that ends with the user.
+    """Return `samples` answers to each prompt, as texts; a prompt is messages that end with the user.
 
-    None stands for what is no whole turn: cut off after max_new_tokens, ended by another control
-    token, or empty. options: those of answer_ids; the same seed (0 unless told) gives the same
-    answers. Raises ValueError for less than one sample.
+    None stands for an answer that is not a whole turn: cut off after max_new_tokens, ended by
+    another control token, or empty. options: those of answer_ids; the same seed, 0 by default, gives
+    the same answers. Raises ValueError for less than one sample.
     """
     if samples < 1:
         raise ValueError(f"samples={samples}: expected at least 1.")
+
     settings: dict[str, Any] = {"strategy": "sample", "temperature": temperature, "seed": 0}
     settings |= options
-    found = answer_ids(model, tokenizer, [p for p in prompts for _ in range(samples)], **settings)
+    asked = [prompt for prompt in prompts for _ in range(samples)]
     texts = []
-    for ids in found:
+    for ids in answer_ids(model, tokenizer, asked, **settings):
         text = tokenizer.decode(ids[:-1]) if ids[-1] == tokenizer.end else ""
         texts.append(text if text.strip() else None)
     return [texts[at : at + samples] for at in range(0, len(texts), samples)]
 
 
 def _number(score: Any) -> float:
+    """Return a judge's score as a float; ValueError if it is not a number."""
     try:
         number = math.nan if isinstance(score, str) else float(score)
     except (TypeError, ValueError, RuntimeError):  # None, a list, a tensor of several numbers
@@ -333,12 +379,12 @@ def make_pairs(
     """Return (pairs, report): for each prompt the best of the model's answers against the worst.
 
     judge(prompt, answer) returns a number, more is better; of equals the first counts. A prompt
-    whose answers are all equally good gives no pair. answers: what sample_answers returned, else
-    it is called, with `options`. The report counts prompts, pairs, answers that were no whole
-    turn, and prompts without a pair. Raises ValueError unless there is a list of answers for each
-    prompt, and a number for each answer.
+    whose answers are all equally good gives no pair. answers: what sample_answers returned; by
+    default it is called, with `options`. The report counts prompts, pairs, answers that were no
+    whole turn, and prompts without a pair. Raises ValueError unless there is a list of answers for
+    each prompt, and a number for each answer.
     """
-    prompts, pairs = list(prompts), []
+    prompts = list(prompts)
     if answers is None:
         answers = sample_answers(model, tokenizer, prompts, samples, **options)
     lists = sum(isinstance(texts, list | tuple) for texts in answers)
@@ -346,6 +392,8 @@ def make_pairs(
         raise ValueError(
             f"{lists} lists of answers to {len(prompts)} prompts: expected one for each."
         )
+
+    pairs: list[dict[str, Any]] = []
     report = Counter(prompts=len(prompts))
     for prompt, texts in zip(prompts, answers):
         whole = [text for text in texts if text is not None]
@@ -354,7 +402,9 @@ def make_pairs(
         if not scores or max(scores) == min(scores):
             report["all equally good"] += 1
             continue
-        best, worst = (whole[scores.index(find(scores))] for find in (max, min))
+
+        best = whole[scores.index(max(scores))]
+        worst = whole[scores.index(min(scores))]
         chosen, rejected = ([{"role": "assistant", "content": text}] for text in (best, worst))
         pairs.append({"prompt": prompt, "chosen": chosen, "rejected": rejected})
     report["pairs"] = len(pairs)
@@ -367,21 +417,47 @@ def measure_preferences(model: nn.Module, data: PreferenceDataset, beta: float =
     Raises ValueError if the pairs have no reference.
     """
     if data.reference is None:
-        raise ValueError(_NO_REFERENCE)
+        raise ValueError("the pairs have no reference yet: call use_reference(model) first.")
     chosen, rejected = data.log_probs(model).T
     reference_chosen, reference_rejected = data.reference.T
     return dpo_loss(chosen, rejected, reference_chosen, reference_rejected, beta)
 
 
-class _PairReader(DialogReader):
-    """Draw every pair once an epoch; with its place it saves what else the run stands on."""
+class _PairReader:
+    """Draw every pair once an epoch, in an order that the seed decides: Trainer's `draw`.
+
+    `position` counts the pairs drawn. `reference` is ln p (N, 2) as batches get it, the data set's
+    at first.
+    """
 
     def __init__(self, data: PreferenceDataset, seed: int, beta: float) -> None:
-        super().__init__(data, seed)
-        self.run = {"beta": beta, "reference": data.mark, "list of pairs": data._fingerprint()}
+        self.data = data
+        self.reference: Any = data.reference
+        self.seed = seed
+        self.position = 0
+        self.run = {"beta": beta, "reference": data.mark, "list of pairs": data.pairs_mark}
+        self._drawn: list[int] = []
+
+    def __call__(
+        self,
+        tokens: object,
+        batch_size: int,
+        block_size: int,
+        generator: torch.Generator | None = None,
+    ) -> Batch:
+        """Return the next batch of `batch_size` pairs; the other arguments are not used."""
+        self._drawn = deal(self.position, batch_size, len(self.data), self.seed)
+        self.position += batch_size
+        x, numbers, options = self.data.batch(self._drawn)
+        return x, numbers, options | {"reference": self.reference[numbers]}
+
+    def describe(self) -> str:
+        """Return which pairs were drawn last, for error messages."""
+        return f"pairs {', '.join(map(str, self._drawn))} of the data set"
 
     def state_dict(self) -> dict[str, Any]:
-        return super().state_dict() | {"run": self.run}
+        """Return the place in the data, and what the run stands on."""
+        return {"position": self.position, "seed": self.seed, "run": self.run}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a place that state_dict returned. ValueError for a run on something else."""
@@ -395,17 +471,24 @@ class _PairReader(DialogReader):
                 raise ValueError(
                     f"the run was begun with another {name}: {state['run'][name]}, now {value}."
                 )
-        super().load_state_dict(state)
+        self.position = state["position"]
+        self.seed = state["seed"]
 
 
 class _Learner(nn.Module):
-    """The policy as Trainer wants it: (x, indices of the pairs) to (margins, loss)."""
+    """The policy as Trainer wants it: (x, indices of the pairs) to (margins, loss), no dropout."""
 
     def __init__(self, policy: MiniGPT, beta: float) -> None:
         super().__init__()
-        self.policy, self.beta = policy, beta
-        self.seen: list[Preferred] = []
-        self.config, self.save_pretrained = policy.config, policy.save_pretrained
+        self.policy = policy
+        self.beta = beta
+        self.seen: list[Preferred] = []  # the micro-batches of this step
+        self.config = policy.config
+        self.save_pretrained = policy.save_pretrained
+
+    def train(self, mode: bool = True) -> "_Learner":
+        """Stay in evaluation mode, whatever is asked for."""
+        return super().train(False)
 
     # pyrefly: ignore[bad-override]  load_checkpoint passes the weights alone
     def load_state_dict(self, state: Mapping[str, Any]) -> Any:
@@ -433,16 +516,31 @@ class _Learner(nn.Module):
 
 
 def _refuse_unreadable(pairs: PreferenceDataset, model: MiniGPT, name: str) -> None:
-    config, parts = model.config, (part for pair in pairs.items for row in pair for part in row)
+    config = model.config
     if pairs.block_size > config.max_seq_len:
         raise ValueError(
             f"block_size={pairs.block_size} of the pairs, but the {name} reads at most "
             f"{config.max_seq_len} tokens: make the data set with fewer."
         )
-    if (largest := max(int(part.max()) for part in parts)) >= config.vocab_size:
+
+    largest = max(int(part.max()) for pair in pairs.items for row in pair for part in row)
+    if largest >= config.vocab_size:
         raise ValueError(
             f"the pairs have the id {largest}, but the {name} has {config.vocab_size} ids: "
             f"resize_embedding({name}, chat.vocab_size) adds those of the control tokens."
+        )
+
+
+def _tie_to(pairs: PreferenceDataset, reference: MiniGPT) -> None:
+    """Compute the reference's ln p of the pairs, unless they have it; ValueError for another's."""
+    mark = fingerprint(reference)
+    if pairs.mark is None:
+        pairs.use_reference(reference)
+    elif pairs.mark != mark or pairs.pairs_mark != pairs._fingerprint():
+        what = "reference" if pairs.mark != mark else "list of pairs"
+        raise ValueError(
+            f"these pairs carry ln p of another {what} (of the reference {pairs.mark[:8]}; "
+            f"this one is {mark[:8]}): call use_reference(reference) again."
         )
 
 
@@ -458,31 +556,19 @@ def train_dpo(
 ) -> Trainer:
     """Train `model` in place on pairs, measure it on those of val, return the Trainer.
 
-    reference: the model to stay close to, most often a copy of `model` as it was; it never
-    changes, and what it says of the pairs is computed once, unless use_reference has.
-    config.batch_size counts pairs; block_size is the data's. options: Trainer's folder, existing,
-    optimizer, on_step, change, skip. A record also has chosen_reward, rejected_reward, margin and accuracy, at
-    an evaluation with "val_" before them too. Raises ValueError if the pairs carry another
-    reference's ln p or have changed since it was computed, if they are too long or have ids that
-    model or reference lacks, or for another beta; before anything is written.
+    reference: the model to stay close to, most often a copy of `model` as it was. It never changes,
+    and what it says of the pairs is computed once, in the run's precision. The model learns without
+    dropout. config.batch_size counts pairs; block_size is the data's. options: Trainer's folder,
+    existing, optimizer, on_step, change, skip. A record also has chosen_reward, rejected_reward,
+    margin and accuracy, and at an evaluation the same of val, with "val_" in front. Before anything
+    is written, raises ValueError for an invalid beta, for pairs that are too long or have ids that
+    model or reference lacks, and if they carry another reference's ln p or have changed since.
     """
     _refuse_beta(beta)
-    mark = fingerprint(reference)
-    for pairs in (train,) if val is None else (train, val):
+    for pairs in [train] if val is None else [train, val]:
         _refuse_unreadable(pairs, model, "model")
         _refuse_unreadable(pairs, reference, "reference")
-        if pairs.mark is None:
-            pairs.use_reference(reference)
-        elif pairs.mark != mark or pairs.pairs_mark != pairs._fingerprint():
-            what = "reference" if pairs.mark != mark else "list of pairs"
-            raise ValueError(
-                f"these pairs carry ln p of another {what} (of the reference {pairs.mark[:8]}; "
-                f"this one is {mark[:8]}): call use_reference(reference) again."
-            )
-    learner = _Learner(model, beta)
-
-    def observe(run: Trainer) -> dict[str, float]:
-        return learner.summary()
+        _tie_to(pairs, reference)
 
     def evaluate(run: Trainer) -> dict[str, float]:
         if val is None:
@@ -490,14 +576,19 @@ def train_dpo(
         numbers = measure_preferences(model, val, beta).summary()
         return {f"val_{name}": value for name, value in numbers.items()}
 
+    learner = _Learner(model, beta)
+    reader = _PairReader(train, config.seed, beta)
     run = Trainer(
         learner,  # pyrefly: ignore[bad-argument-type]  it has all that Trainer asks of a MiniGPT
         config,
         None,
-        draw=_PairReader(train, config.seed, beta),
-        observe=observe,
+        draw=reader,
+        observe=lambda run: learner.summary(),
         evaluate=evaluate,
         **options,
     )
+    if run.precision != "float32":
+        rounded = copy.deepcopy(reference).to(run.device)
+        reader.reference = train.log_probs(rounded, precision=run.precision)
     run.train()
     return run

@@ -20,7 +20,10 @@ FAULTS = {
     "rewards have a gradient": ("chosen.detach(), ", "chosen, "),
     "ties count as right": ("(self.margin > 0)", "(self.margin >= 0)"),
     "rewards are multiplied by beta": ("rewards / beta)", "rewards * beta)"),
-    "the policy is not normalized": (".log_softmax(dim=-1)\n\n\n", "\n\n\n"),
+    "the policy is not normalized": (
+        "(reference_log_probs + rewards / beta).log_softmax(dim=-1)",
+        "(reference_log_probs + rewards / beta)",
+    ),
     "the mean per token": (
         "-losses.view(targets.shape).sum(dim=1)",
         "-losses.view(targets.shape).mean(dim=1)",
@@ -48,8 +51,8 @@ FAULTS = {
     ),
     "the reference of other pairs": ("self.reference[numbers]}", "self.reference[: len(numbers)]}"),
     "dropout is on for the reference": (
-        "        model.eval()\n        try:\n            with torch.no_grad()",
-        "        try:\n            with torch.no_grad()",
+        "with evaluating(model), torch.no_grad():",
+        "with torch.no_grad():",
     ),
     "a saved reference is computed again": ("file is not None and file.exists()", "False"),
     "the file of another model is accepted": ("if ours != theirs:", "if False:"),
@@ -59,7 +62,14 @@ FAULTS = {
         '{"targets": y, "reference": self.reference[numbers] * 0}',
     ),
     "unfinished answers are kept": ('if ids[-1] == tokenizer.end else ""', 'if ids else ""'),
-    "the worst answer is chosen": ("for find in (max, min))", "for find in (min, max))"),
+    "the worst answer is chosen": (
+        "best = whole[scores.index(max(scores))]\n        worst = whole[scores.index(min(scores))]",
+        "worst = whole[scores.index(max(scores))]\n        best = whole[scores.index(min(scores))]",
+    ),
+    "of equals the last is chosen": (
+        "scores.index(max(scores))",
+        "len(scores) - 1 - scores[::-1].index(max(scores))",
+    ),
     "ties make pairs": ("if not scores or max(scores) == min(scores):", "if not scores:"),
     "samples are greedy": ('{"strategy": "sample", ', '{"strategy": "greedy", '),
     "pairs are weighted by their tokens": ("return x, torch.tensor(numbers), {", "return x, y, {"),
@@ -77,8 +87,8 @@ FAULTS = {
     "the fingerprint ignores the configuration": ("sha256(repr(config).encode())", "sha256()"),
     "the fingerprint depends on dropout": (' | {"dropout": None}', ""),
     "the model is its own reference": (
-        "pairs.use_reference(reference)",
-        "pairs.use_reference(model)",
+        "_tie_to(pairs, reference)",
+        "_tie_to(pairs, model)",
     ),
     "after an error, another model's fingerprint is kept": (
         "_refuse_infinite(found, len",
@@ -96,7 +106,8 @@ FAULTS = {
     "a saved reference with missing rows is accepted": ("log_probs.shape != (n, 2) or ", ""),
     "a saved NaN is accepted": (" or not log_probs.isfinite().all()", ""),
     "the seed is ignored": ("_PairReader(train, config.seed, beta)", "_PairReader(train, 0, beta)"),
-    "the position is not saved": ('{"run": self.run}', '{"run": self.run, "position": 0}'),
+    "the position is not saved": ('"position": self.position, "seed"', '"position": 0, "seed"'),
+    "the same pairs in every step": ("self.position += batch_size", "pass"),
     "weights are not restored": ("return self.policy.load_state_dict(state)", "return None"),
     "only rejected answers can be too long": (
         "+ 1:\n                return",
@@ -114,10 +125,13 @@ FAULTS = {
     "reordered pairs are accepted": (" or pairs.pairs_mark != pairs._fingerprint()", ""),
     "another trainer's run is resumed": ('if "run" not in state:', "if False:"),
     "a resumed run begins with the first pairs": (
-        "        super().load_state_dict(state)",
-        "        pass",
+        'self.position = state["position"]',
+        "pass",
     ),
-    "beta is checked too late": ("    _refuse_beta(beta)\n    mark =", "    mark ="),
+    "beta is checked too late": (
+        "    _refuse_beta(beta)\n    for pairs in",
+        "    for pairs in",
+    ),
     "a judge's NaN is accepted": ("if math.isnan(number):", "if False:"),
     "scores are rounded": ("else float(score)", "else int(score)"),
     "the judge sees the last message only": ("judge(prompt, text)", "judge(prompt[-1:], text)"),
@@ -136,15 +150,28 @@ FAULTS = {
         "if ids[-1] in tokenizer.base.special_tokens.values()",
     ),
     "infinity minus infinity is accepted": ("if margin.isnan().any() and", "if False and"),
-    "rewards of another shape are accepted": ("if shapes[0] != shapes[1]:", "if False:"),
+    "rewards of another shape are accepted": (
+        "if reference_log_probs.shape != rewards.shape:",
+        "if False:",
+    ),
     "targets of another shape are accepted": ("input_ids.shape != targets.shape or ", ""),
     "small probabilities become zero": (
-        ".log_softmax(dim=-1)\n\n\n",
-        ".softmax(dim=-1).log()\n\n\n",
+        "rewards / beta).log_softmax(dim=-1)",
+        "rewards / beta).softmax(dim=-1).log()",
     ),
-    "dropout is off in training": (
-        "sequence_log_probs(self.policy,",
-        "sequence_log_probs(self.policy.eval(),",
+    "dropout is on in training": ("return super().train(False)", "return super().train(mode)"),
+    "a bfloat16 run has a float32 reference": ('if run.precision != "float32":', "if False:"),
+    "the reference ignores the precision": (
+        "return lambda ids: torch.func.functional_call(model, copy, (ids,))",
+        "return model",
+    ),
+    "the rounded reference is kept": (
+        "reader.reference = train.log_probs(",
+        "train.reference = reader.reference = train.log_probs(",
+    ),
+    "a batch has the reference of other pairs": (
+        'options | {"reference": self.reference[numbers]}',
+        'options | {"reference": self.reference[: len(numbers)]}',
     ),
 }
 

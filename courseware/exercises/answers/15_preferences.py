@@ -36,7 +36,7 @@ LOSS = Exercise(
         "-F.logsigmoid(margin).mean(), where margin = beta * ((policy_chosen - reference_chosen) - (policy_rejected - reference_rejected)).",
     ),
     explanation="Four numbers a pair: both answers are compared with what the reference thought of them, and only the difference counts.",
-    look='chapter 15, "The reward disappears"',
+    look='chapter 15, "Four numbers a pair"',
     mistakes=(
         Mistake("the wrong sign", "Your margin is rejected less chosen: training would teach the answers that were refused.",
                 edit=("chosen - rejected", "rejected - chosen"), look=BREAK_IT),
