@@ -131,8 +131,8 @@ PACK = Exercise(
     "pack_documents", _probe_pack,
     hints=(
         "First make one row of tokens: each document, then `end`. Also after the last one.",
-        "Block i begins at i * block_size. Its inputs are tokens[start : start + block_size], its targets the ids one place later. There is a block as long as there is a target for it: range(0, len(tokens) - 1, block_size).",
-        "If the last block is not full, it begins at len(tokens) - block_size - 1 in place of its planned start. Its first planned - start targets were asked before: -100.",
+        "Block i begins at i * block_size. Its inputs are tokens[start : start + block_size], its targets the ids one place later. How many targets are there in all, and so how many blocks?",
+        "There is a block as long as there is a target for it: range(0, len(tokens) - 1, block_size). If the last block is not full, it begins at len(tokens) - block_size - 1 in place of its planned start. Its first planned - start targets were asked before: -100.",
     ),
     explanation="No place is empty, and every token but the first is a target once. The cost is a few inputs that the last block repeats.",
     look=ONCE,
