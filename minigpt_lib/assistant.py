@@ -12,6 +12,7 @@ import contextlib
 import json
 import os
 import sys
+import time
 import unicodedata
 import weakref
 from collections.abc import Callable, Generator, Iterable
@@ -30,6 +31,7 @@ from minigpt_lib.model import MiniGPT, count_parameters
 from minigpt_lib.training import on_interrupt
 
 __all__ = [
+    "COMMANDS",
     "SETTINGS",
     "SYSTEM",
     "AnswerAttention",
@@ -37,8 +39,13 @@ __all__ = [
     "attention_maps",
     "attention_of_last_answer",
     "Conversation",
+    "find_model",
     "fit_history",
     "main",
+    "obey",
+    "parse_setting",
+    "Stats",
+    "trained_models",
 ]
 
 SYSTEM = "You are MiniGPT, a small assistant."
@@ -84,13 +91,20 @@ class Conversation:
     """What was said: `messages`, empty or a well-formed dialog, whatever happens.
 
     chat: a ChatTokenizer. room: how many tokens a prompt may have. system: the message that comes first,
-    or None. ValueError if that is empty or too long.
+    or None. Raises ValueError if that is empty or too long.
     """
 
     def __init__(self, chat: ChatTokenizer, room: int, system: str | None = None) -> None:
-        self.chat, self.room = chat, room
+        self.chat = chat
+        self._room = room
         self.messages: list[dict[str, str]] = []
+        self.unanswered: str | None = None  # the last question, if no answer came of it
         self.system(system)
+
+    @property
+    def room(self) -> int:
+        """Return how many tokens a prompt may have."""
+        return self._room
 
     def _settle(self) -> None:
         """End an answer that is still being written. Nothing is written here; an Assistant does more."""
@@ -106,6 +120,7 @@ class Conversation:
         """Forget everything but the system message."""
         self._settle()
         self.messages = [m for m in self.messages if m["role"] == "system"]
+        self.unanswered = None
 
     def window(self, text: str) -> list[dict[str, str]]:
         """Return the messages that a model reads to answer `text`, which is the last of them.
@@ -119,12 +134,34 @@ class Conversation:
         """Return the ids of `window(text)`, with the header of the answer at the end."""
         return self.chat.render(self.window(text), add_generation_prompt=True)[0]
 
-    def add(self, text: str, answer: str) -> None:
-        """Note a turn. One without an answer (nothing, or blanks alone) is not kept."""
+    def add(self, text: str, answer: str, instead: bool = False) -> None:
+        """Note a turn, or put it in place of the last one; a turn without an answer is not kept.
+
+        An answer of nothing but spaces and line breaks counts as none.
+        """
         if answer.strip():
+            kept = self.messages[:-2] if instead else self.messages
             question = {"role": "user", "content": text}
             reply = {"role": "assistant", "content": answer}
-            self.messages += [question, reply]  # both at once: Ctrl-C may come at any time
+            self.unanswered = None
+            self.messages = [*kept, question, reply]  # in one step: Ctrl-C may come at any time
+
+    def last_question(self) -> str | None:
+        """Return what was asked last, answered or not, or None if nothing was."""
+        asked = [message["content"] for message in self.messages if message["role"] == "user"]
+        if self.unanswered is not None:
+            return self.unanswered
+        return asked[-1] if asked else None
+
+    def undo(self) -> str | None:
+        """Remove the last question with its answer; return the question, or None if there is none."""
+        self._settle()
+        text = self.last_question()
+        if self.unanswered is not None:
+            self.unanswered = None
+        elif text is not None:
+            self.messages = self.messages[:-2]
+        return text
 
 
 _KIND = "MiniGPT conversation 1"
@@ -168,6 +205,69 @@ def _write_conversation(path: str | Path, content: dict[str, Any], chat: ChatTok
         part.unlink(missing_ok=True)
 
 
+def _read_examples(folder: str | Path) -> list[str]:
+    """Return the questions in a folder's examples.json, or none; ValueError if it holds anything else."""
+    file = Path(folder) / "examples.json"
+    try:
+        questions = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return []
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{file} is damaged: it is not JSON ({error}).") from None
+
+    is_list = isinstance(questions, list)
+    if not is_list or not all(isinstance(text, str) and text.strip() for text in questions):
+        raise ValueError(f"{file} is damaged: expected a list of questions.")
+    return questions
+
+
+def trained_models(home: str | Path | None = None) -> dict[str, Path]:
+    """Return the folders of the models that can answer, by name, the course's best first.
+
+    home: the folder to look in, the course's data/models by default. A chapter's number is not part
+    of the name: 15_preferences is "preferences". Raises nothing if there is no such folder.
+    """
+    home = Path(__file__).parent.parent / "data" / "models" if home is None else Path(home)
+    found = {}
+    for file in [*home.glob("*/tokenizer.json"), *home.glob("*/*/tokenizer.json")]:
+        folder = file.parent
+        if (folder / "model.safetensors").is_file() and (folder / "config.json").is_file():
+            parts = folder.relative_to(home).parts
+            if parts[-1] == "assistant":
+                parts = parts[:-1]  # of `make course`: data/models/course/assistant
+            name = "/".join(parts)
+            found[name.lstrip("0123456789").lstrip("_") or name] = folder
+
+    best = [name for name in ("preferences", "sft", "course") if name in found]
+    return {name: found[name] for name in [*best, *sorted(found.keys() - set(best))]}
+
+
+def find_model(name: str | Path | None = None) -> Path:
+    """Return the folder of a model: of this name, of this path, or the best of the course's own.
+
+    Raises FileNotFoundError, and lists the names, if there is none.
+    """
+    models = trained_models()
+    own = [folder for known, folder in models.items() if known in ("preferences", "sft", "course")]
+    if name is None and own:
+        return own[0]
+    if name is None:
+        raise FileNotFoundError(
+            "there is no assistant in data/models yet: run `make course`, or chapter 14; or name the "
+            "folder of a model."
+        )
+
+    by_folder = {folder.name: folder for folder in models.values()}
+    if str(name) in models or str(name) in by_folder:
+        return models.get(str(name)) or by_folder[str(name)]
+    if not Path(name).is_dir():
+        raise FileNotFoundError(
+            f"there is no model {name}: expected the folder of one, or a name among "
+            f"{', '.join(models) or '(none is trained yet: run `make course`)'}."
+        )
+    return Path(name)
+
+
 def _open_model(folder: str | Path) -> tuple[MiniGPT, ChatTokenizer]:
     """Return the model and the chat tokenizer in a folder; errors as of Assistant.from_pretrained."""
     model, file = MiniGPT.from_pretrained(folder), Path(folder) / "tokenizer.json"
@@ -190,31 +290,85 @@ def _open_model(folder: str | Path) -> tuple[MiniGPT, ChatTokenizer]:
     raise ValueError(f"{file} has no format's control tokens: was this model taught to answer?")
 
 
+_OPTIONAL = ("top_k", "top_p", "min_p", "seed")  # settings that None switches off
+_FILTERS = ("top_k", "top_p", "min_p")  # each counts under the strategy of its name
+_OWN_CONTEXT = 224  # tokens for the course's own models, whose dialogs were no longer
+
+
 def _checked(settings: dict[str, Any], context: int) -> dict[str, Any]:
     """Return the settings; ValueError if a name is unknown, a value no use, or an answer too long."""
     if unknown := sorted(settings.keys() - SETTINGS.keys()):
         raise ValueError(f"{', '.join(unknown)}: expected settings among {', '.join(SETTINGS)}.")
-    seed, n = settings["seed"], settings["max_new_tokens"]
+
+    seed = settings["seed"]
     if seed is not None and (type(seed) is not int or not -(2**63) <= seed < 2**63):
         raise ValueError(f"seed={seed!r}: expected a whole number of 64 bits, or None.")
     for name in ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "max_new_tokens"):
         number = settings[name]
         if type(number) in (int, float) and number < 2**63:
             continue
-        if number is not None or name not in ("top_k", "top_p", "min_p"):
+        if number is not None or name not in _OPTIONAL:
             raise ValueError(f"cannot generate: {name}={number!r}, expected a number below 2**63.")
+
     GenerationConfig(**settings)
+    n = settings["max_new_tokens"]
     if 2 * n > context:
         raise ValueError(f"max_new_tokens={n}: more than half of the context of {context}.")
     return settings
+
+
+def parse_setting(name: str, text: str) -> Any:
+    """Return the value that a text such as "0.7", "20", "greedy" or "none" gives a setting.
+
+    Raises ValueError for a name that is not in SETTINGS, or a text that is no value of it; whether the
+    value makes sense is for Assistant.set to say.
+    """
+    if name not in SETTINGS:
+        raise ValueError(f"{name}: expected settings among {', '.join(SETTINGS)}.")
+    if name == "strategy":
+        return text
+    if name in _OPTIONAL and text.lower() in ("none", "off"):
+        return None
+
+    whole = name in ("top_k", "seed", "max_new_tokens")
+    try:
+        return int(text) if whole else float(text)
+    except ValueError:
+        kind = "a whole number" if whole else "a number"
+        more = ", or none" if name in _OPTIONAL else ""
+        raise ValueError(f"{name}={text}: expected {kind}{more}.") from None
+
+
+@dataclass(frozen=True)
+class Stats:
+    """How full the window is, and how fast the last answer came.
+
+    tokens: those of the system message and of the newest turns that the next question will find in the
+    window; room: how many there may be, with that question and the header of its answer; context: the
+    room and the longest answer. turns, unread: all turns, and those that are no longer read.
+    answer_tokens, seconds: of the last answer that was written, 0 before there is one.
+    """
+
+    tokens: int
+    room: int
+    context: int
+    turns: int
+    unread: int
+    answer_tokens: int
+    seconds: float
+
+    @property
+    def tokens_per_second(self) -> float | None:
+        """Return how fast the last answer came, or None before there is one."""
+        return self.answer_tokens / self.seconds if self.seconds > 0 else None
 
 
 class Assistant(Conversation):
     """A model in conversation: `messages` has all that was said; the model reads what fits its context.
 
     chat: a ChatTokenizer. system: the message that comes first, or None. context: how many tokens the
-    model may read and write for one answer, max_seq_len unless told. settings: some of SETTINGS, see
-    GenerationConfig. ValueError for what cannot work.
+    model may read and write for one answer, by default max_seq_len. examples: questions to begin with.
+    settings: some of SETTINGS, see GenerationConfig. Raises ValueError for invalid ones.
     """
 
     def __init__(
@@ -223,10 +377,17 @@ class Assistant(Conversation):
         chat: ChatTokenizer,
         system: str | None = SYSTEM,
         context: int | None = None,
+        *,
+        examples: Iterable[str] = (),
         **settings: Any,
     ) -> None:
-        self.model, self.writer = model, TextGenerator(model, chat)
+        self.model = model
+        self.writer = TextGenerator(model, chat)
+        self.examples = list(examples)
         self._open: Callable[[], Generator[str, None, None] | None] = lambda: None
+        self._tries = 0  # how often the last question has been said again
+        self._speed = (0, 0.0)  # tokens and seconds of the last answer
+
         self.context = model.config.max_seq_len if context is None else context
         if type(self.context) is not int or not 2 <= self.context <= model.config.max_seq_len:
             whole = f"a whole number from 2 to {model.config.max_seq_len}, which the model reads"
@@ -239,34 +400,103 @@ class Assistant(Conversation):
     def from_pretrained(cls, folder: str | Path, **options: Any) -> "Assistant":
         """Return the assistant in a folder: a model, and a tokenizer.json with the control tokens of its format.
 
-        Raises FileNotFoundError if a file is missing, ValueError if one is damaged or knows no format.
+        Its examples are the questions in examples.json, if there is one. Raises FileNotFoundError if a
+        file is missing, ValueError if one is damaged or knows no format.
         """
-        return cls(*_open_model(folder), **options)
+        model, chat = _open_model(folder)
+        return cls(model, chat, **{"examples": _read_examples(folder), **options})
+
+    @classmethod
+    def open(cls, name: str | Path | None = None, **options: Any) -> "Assistant":
+        """Return the assistant of a trained model, by its name in trained_models(), by default the best.
+
+        A path is taken as in from_pretrained. For the course's own models the context is 224 by default:
+        64 tokens for the answer, and prompts as long as their dialogs were. Raises FileNotFoundError,
+        with the names that there are, for another one.
+        """
+        folder = find_model(name)
+        if options.get("context") is None and folder in trained_models().values():
+            options["context"] = _OWN_CONTEXT
+        return cls.from_pretrained(folder, **options)
+
+    @property
+    def room(self) -> int:
+        """Return how many tokens a prompt may have: the context without the longest answer."""
+        return self.context - self.settings["max_new_tokens"]
 
     def set(self, **changes: Any) -> None:
         """Change settings; if it raises ValueError, none of them. A longer answer leaves less room."""
         self.settings = _checked({**self.settings, **changes}, self.context)
-        self.room = self.context - self.settings["max_new_tokens"]
+
+    def in_use(self) -> dict[str, Any]:
+        """Return the settings that count under the present strategy."""
+        strategy = self.settings["strategy"]
+        without = {name for name in _FILTERS if name != strategy}
+        if strategy in ("greedy", "beam"):
+            without |= {"temperature", "seed"}
+        return {name: value for name, value in self.settings.items() if name not in without}
 
     def stream(self, text: str) -> Generator[str, None, None]:
         """Return an iterator over the pieces of the answer; ended or broken off, the turn is kept.
 
-        The next call of stream, system, reset, load or save breaks it off. Raises ValueError at once, with
-        nothing lost, for a text that is empty or too long.
+        The next call of stream, retry, edit, undo, system, reset, load or save breaks it off. Raises
+        ValueError at once, with nothing lost, for a text that is empty or too long.
         """
         self._settle()
-        going = self._write(text, self.prompt(text))
+        prompt = self.prompt(text)
+        self._tries = 0
+        return self._begin(text, prompt, instead=False)
+
+    def retry(self) -> Generator[str, None, None]:
+        """Ask the last question again, as `stream` does; the new answer takes the place of the old one.
+
+        The old answer stays if the new one is broken off before its first word. With a seed, each retry
+        draws with the next seed. Raises ValueError if nothing has been said.
+        """
+        return self.edit(None)
+
+    def edit(self, text: str | None) -> Generator[str, None, None]:
+        """Ask this in place of the last question (None: the same again); otherwise as retry."""
+        self._settle()
+        last = self.last_question()
+        if last is None:
+            raise ValueError("nothing has been said yet: ask something first.")
+
+        asked = last if text is None else text
+        instead = self.unanswered is None
+        before = self.messages[:-2] if instead else self.messages
+        kept = fit_history([*before, {"role": "user", "content": asked}], self.chat, self.room)
+        prompt = self.chat.render(kept, add_generation_prompt=True)[0]
+        self._tries = self._tries + 1 if text is None else 0
+        return self._begin(asked, prompt, instead)
+
+    def _begin(self, text: str, prompt: list[int], instead: bool) -> Generator[str, None, None]:
+        """Return the generator of an answer, and remember that it is open."""
+        going = self._write(text, prompt, instead)
+        if not instead:
+            self.unanswered = text
         self._open = weakref.ref(going)
         return going
 
-    def _write(self, text: str, prompt: list[int]) -> Generator[str, None, None]:
-        stop, pieces = tuple(self.chat.base.special_tokens.values()), []
+    def _write(self, text: str, prompt: list[int], instead: bool) -> Generator[str, None, None]:
+        """Yield the pieces of an answer, and note the turn however it ends."""
+        options = dict(self.settings)
+        if options["seed"] is not None:
+            options["seed"] += self._tries
+        stop = tuple(self.chat.base.special_tokens.values())
+        pieces: list[str] = []
+        seconds = 0.0  # without those in which nobody asked for more
+        began = time.perf_counter()
         try:
-            for piece in self.writer.stream(torch.tensor(prompt), stop=stop, **self.settings):
+            for piece in self.writer.stream(torch.tensor(prompt), stop=stop, **options):
+                seconds += time.perf_counter() - began
                 pieces.append(piece)
                 yield piece
+                began = time.perf_counter()
         finally:  # also at Ctrl-C, and when nobody asks for more
-            self.add(text, "".join(pieces))
+            answer = "".join(pieces)
+            self.add(text, answer, instead)
+            self._speed = (len(self.chat.encode(answer)), seconds)
 
     def _settle(self) -> None:
         if (going := self._open()) is not None:
@@ -275,6 +505,27 @@ class Assistant(Conversation):
     def say(self, text: str) -> str:
         """Return the whole answer; everything else as in stream."""
         return "".join(self.stream(text))
+
+    def stats(self) -> Stats:
+        """Return how full the window is, and how fast the last answer came."""
+        try:
+            read = self.window("?")[:-1]
+        except ValueError:  # the settings leave no room, not even for a question
+            read = [message for message in self.messages if message["role"] == "system"]
+
+        turns = sum(message["role"] == "user" for message in self.messages)
+        turns_read = sum(message["role"] == "user" for message in read)
+        question = [{"role": "user", "content": "?"}]
+        with_question = self.chat.render([*read, *question], add_generation_prompt=True)[0]
+        alone = self.chat.render(question, add_generation_prompt=True)[0]
+        return Stats(
+            len(with_question) - len(alone),
+            self.room,
+            self.context,
+            turns,
+            turns - turns_read,
+            *self._speed,
+        )
 
     def save(self, path: str | Path) -> None:
         """Write messages and settings as JSON, whole or not at all.
@@ -289,11 +540,115 @@ class Assistant(Conversation):
         """Take up a conversation that `save` wrote; ValueError, with nothing changed, for another file."""
         content = _read_conversation(path, self.chat)
         try:
-            self.set(**content["settings"])
+            settings = _checked({**self.settings, **content["settings"]}, self.context)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from None
         self._settle()
         self.messages = content["messages"]
+        self.settings = settings
+        self.unanswered = None
+        self._tries = 0
+
+
+COMMANDS = {
+    "/retry": "answer the last question again",
+    "/edit TEXT": "ask TEXT in place of the last question",
+    "/undo": "take back the last question and its answer",
+    "/reset": "forget the conversation",
+    "/system TEXT": "put another message first; without TEXT, none",
+    "/set NAME VALUE": "change a setting, as in /set temperature 0.7; alone, show them",
+    "/stats": "show how full the window is, and how fast the last answer came",
+    "/examples": "show questions to begin with",
+    "/save FILE": "write the conversation into a file",
+    "/load FILE": "go on with the conversation in a file",
+    "/help": "show this",
+}
+
+
+def obey(assistant: Assistant, line: str) -> str | Generator[str, None, None]:
+    """Carry out a line that a user has typed: return what to tell them, or the pieces of an answer.
+
+    A line that begins with / is one of COMMANDS, and any other is a question. Raises ValueError, with
+    nothing changed, for what cannot be asked or set; OSError for a file.
+    """
+    if not line.startswith("/"):
+        return assistant.stream(line)
+
+    name, _, text = line[1:].partition(" ")
+    text = text.strip()
+    if name == "retry":
+        return assistant.retry()
+    if name == "edit":
+        return assistant.edit(text)
+    if name == "undo":
+        question = assistant.undo()
+        return "(nothing has been said yet)" if question is None else f"(taken back: {question})"
+    if name == "reset":
+        assistant.reset()
+        return "(forgotten)"
+    if name == "system":
+        assistant.system(text or None)
+        return f"(the first message is now: {text})" if text else "(there is no first message now)"
+    if name == "set":
+        return _change_setting(assistant, text)
+    if name == "stats":
+        return _told(assistant.stats())
+    if name == "examples":
+        return "\n".join(assistant.examples) or "(this model came without examples)"
+    if name in ("save", "load"):
+        return _use_file(assistant, name, text)
+    if name == "help":
+        width = max(map(len, COMMANDS)) + 2
+        return "\n".join(f"{command:{width}}{what}" for command, what in COMMANDS.items())
+    return f"(there is no command /{name}; /help lists them)"
+
+
+def _change_setting(assistant: Assistant, text: str) -> str:
+    """Carry out /set: change a setting, or tell them all."""
+    name, _, value = text.partition(" ")
+    if not text:
+        in_use = assistant.in_use()
+        lines = [f"{name} {value}" for name, value in in_use.items()]
+        idle = [name for name in assistant.settings if name not in in_use]
+        strategy = assistant.settings["strategy"]
+        return "\n".join(
+            [*lines, f"({', '.join(idle)}: without effect while strategy is {strategy})"]
+        )
+    if not value.strip():
+        return f"({name} needs a value, as in /set temperature 0.7)"
+
+    parsed = parse_setting(name, value.strip())
+    assistant.set(**{name: parsed})
+    if name in assistant.in_use():
+        return f"({name} is now {parsed})"
+    return f"({name} is now {parsed}, but has no effect while strategy is {assistant.settings['strategy']})"
+
+
+def _told(stats: Stats) -> str:
+    """Return statistics in words."""
+    answer = stats.context - stats.room
+    told = [f"window: {stats.tokens} of {stats.room} tokens, and {answer} more for the answer"]
+    told.append(f"turns: {stats.turns}, of which {stats.unread} are no longer read")
+    if stats.tokens_per_second is not None:
+        speed = f"{stats.answer_tokens} tokens, {stats.tokens_per_second:.0f} tokens per second"
+        told.append(f"last answer: {speed}")
+    return "(" + "\n ".join(told) + ")"
+
+
+def _use_file(assistant: Assistant, name: str, text: str) -> str:
+    """Carry out /save or /load."""
+    if not text:
+        return f"(/{name} needs the name of a file)"
+    try:
+        path = Path(text).expanduser()
+    except RuntimeError:
+        raise ValueError(f"{text}: there is no such user's folder.") from None
+
+    if name == "save":
+        assistant.save(path)
+        return f"(saved to {text})"
+    assistant.load(path)
+    return f"(going on with {text})"
 
 
 @torch.inference_mode()
@@ -354,12 +709,7 @@ def attention_of_last_answer(assistant: Assistant) -> AnswerAttention:
     return AnswerAttention([chat.decode([i]) for i in ids.tolist()], len(prompt), maps)
 
 
-_HELP = """/reset        forget the conversation
-/system TEXT  put another message first; without TEXT, none
-/save FILE    write the conversation into a file
-/load FILE    go on with the conversation in a file
-/help         show this
-/quit         end, as does Ctrl-D; Ctrl-C breaks an answer off
+_TERMINAL_HELP = """/quit             end, as does Ctrl-D; Ctrl-C breaks an answer off
 A line that begins with a space is never a command."""
 
 
@@ -376,32 +726,6 @@ def _greeting(assistant: Assistant, folder: Path) -> str:
         "It knows what it has read and been taught in training, and this conversation. It cannot know the\n"
         "news, the time, or who you are; it can be wrong without noticing. /help lists the commands."
     )
-
-
-def _obey(assistant: Assistant, line: str) -> str:
-    """Carry out a command; return what to tell the user."""
-    name, _, text = line[1:].partition(" ")
-    text = text.strip()
-    if name == "help":
-        return _HELP
-    if name == "reset":
-        assistant.reset()
-        return "(forgotten)"
-    if name == "system":
-        assistant.system(text or None)
-        return f"(the first message is now: {text})" if text else "(there is no first message now)"
-    if name == "quit":
-        return "(/quit stands alone on its line)"
-    if name not in ("save", "load"):
-        return f"(there is no command /{name}; /help lists them)"
-    if not text:
-        return f"(/{name} needs the name of a file)"
-    try:
-        path = Path(text).expanduser()
-    except RuntimeError:
-        raise ValueError(f"{text}: there is no such user's folder.") from None
-    getattr(assistant, name)(path)
-    return f"(saved to {text})" if name == "save" else f"(going on with {text})"
 
 
 class _CtrlC:
@@ -438,7 +762,12 @@ class _CtrlC:
 def _answer(assistant: Assistant, line: str, ctrl_c: _CtrlC) -> None:
     """Print an answer while it is written; Ctrl-C breaks it off."""
     try:
-        pieces = assistant.stream(line)
+        pieces = obey(assistant, line)
+        if isinstance(pieces, str):
+            print(_printable(pieces))
+            if line.rstrip() == "/help":
+                print(_TERMINAL_HELP)
+            return
         print("MiniGPT> ", end="", flush=True)
         for piece in pieces:
             print(_printable(piece), end="", flush=True)
@@ -459,8 +788,10 @@ def _converse(assistant: Assistant, ctrl_c: _CtrlC) -> None:
                 line = input(prompt)
                 if line.rstrip() == "/quit":
                     return
-                if line.startswith("/"):
-                    print(_printable(_obey(assistant, line)))
+                if line.startswith("/quit "):
+                    print("(/quit stands alone on its line)")
+                elif line.startswith("/"):
+                    _answer(assistant, line, ctrl_c)
                 elif line.strip():
                     before = unread  # of the messages, when the last question was answered
                     unread = len(assistant.messages) + 1 - len(assistant.window(line))  # and now
@@ -478,22 +809,11 @@ def _converse(assistant: Assistant, ctrl_c: _CtrlC) -> None:
             print(_printable(f"({error})"))
 
 
-def _find_model() -> Path:
-    """Return the folder of the best assistant that the course has made here."""
-    home = Path(__file__).parent.parent / "data" / "models"
-    for name in ("15_preferences", "14_sft", "course/assistant"):
-        if (home / name / "tokenizer.json").is_file():
-            return home / name
-    raise FileNotFoundError(
-        f"there is no assistant in {home} yet: run `make course`, or chapter 14; or name a folder with --model."
-    )
-
-
 @dataclass(frozen=True)
 class _Options:
     """Talk with the assistant that you have trained."""
 
-    model: Path | None = None  # the folder of a model; None: the course's own
+    model: str | None = None  # a trained model's name or folder; None: the course's best
     system: str = SYSTEM  # the message that comes first
     context: int | None = None  # tokens to read and write; None: 224 for the course's own, else all
     strategy: str = SETTINGS["strategy"]  # greedy, sample, top_k, top_p, min_p
@@ -519,12 +839,8 @@ def _start(argv: list[str] | None) -> Assistant:
             stream.reconfigure(errors="replace")  # bytes that are no text end no conversation
         import readline  # noqa: F401 (arrow keys)
 
-    folder = options.pop("model")
-    if folder is None:
-        folder = _find_model()
-        if options["context"] is None:
-            options["context"] = 224  # answers of 64, and prompts as long as its dialogs were
-    assistant = Assistant.from_pretrained(folder, **options)
+    folder = find_model(options.pop("model"))
+    assistant = Assistant.open(folder, **options)
     print(_greeting(assistant, folder))
     return assistant
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import sys
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from torch.nn import functional as F
 
 from courseware.checks.refusals import refused
 from courseware.material import people
+from minigpt_lib import assistant as module
 from minigpt_lib.assistant import (
     SYSTEM,
     Assistant,
@@ -23,10 +25,12 @@ from minigpt_lib.assistant import (
     fit_history,
 )
 from minigpt_lib.chat import fault_of
+from minigpt_lib.sft import resize_embedding
 
 # ---------------------------------------------------------------- conversations
 
-ACTIONS = ["say", "break off", "fail", "system", "no system", "reset", "file", "set"]
+ACTIONS = ["say", "break off", "fail", "system", "no system", "reset", "file", "set", "undo"]
+ACTIONS += ["retry", "edit"]
 WORDS = ["", " ", "Hi", "x" * 150, "<|im_end|>", "é😀\n", "\x00\x1b[2J", "a\ud800"]
 PIECES = ["a", " ", "\n", "<|im_end|>", "ü"]
 STEPS = st.tuples(
@@ -51,6 +55,10 @@ def act(assistant, action, text, file):
         assistant.system(None)
     elif action == "reset":
         assistant.reset()
+    elif action == "undo":
+        assistant.undo()
+    elif action in ("retry", "edit"):
+        "".join(assistant.retry() if action == "retry" else assistant.edit(text))
     elif action == "set":
         temperature = -1.0 if text == " " else 1.0
         assistant.set(max_new_tokens=len(text) + 1, temperature=temperature)
@@ -218,3 +226,165 @@ def test_an_answers_attention_is_that_of_the_position_before_each_token():
 
     torch.testing.assert_close(original, last_changed)
     assert not torch.equal(original[..., 1:, :], first_changed[..., 1:, :])
+
+
+# ---------------------------------------------------------------- taking back, asking again, settings
+
+
+def test_a_retry_takes_the_place_of_the_answer_and_reads_the_same_prompt():
+    assistant = Assistant(tiny(), CHAT, "Hm.")
+    assistant.add("One?", "1.")
+    prompts = []
+
+    def stream(prompt, **_):
+        prompts.append(prompt.tolist())
+        yield from ("Two", ".")
+
+    assistant.writer.stream = stream
+    assistant.say("Two?")
+    pieces = list(assistant.retry())
+
+    assert pieces == ["Two", "."]
+    assert prompts[0] == prompts[1]
+    assert [m["content"] for m in assistant.messages] == ["Hm.", "One?", "1.", "Two?", "Two."]
+
+
+@pytest.mark.parametrize("again", ["retry", "edit"])
+def test_the_old_answer_stays_until_the_new_one_has_a_word(again):
+    assistant = scripted(Assistant(tiny(), CHAT, None), ["Old"], [KeyboardInterrupt()], [" "])
+    assistant.say("Hm?")
+    before = list(assistant.messages)
+
+    for _ in range(2):
+        pieces = assistant.retry() if again == "retry" else assistant.edit("What?")
+        with contextlib.suppress(KeyboardInterrupt):
+            list(pieces)
+        assert assistant.messages == before
+
+
+def test_a_question_stopped_before_its_answer_can_be_asked_again_or_taken_back():
+    assistant = scripted(Assistant(tiny(), CHAT, None), ["1."], [""], ["2."], [""])
+    assistant.say("One?")
+
+    assert assistant.say("Two?") == ""
+    assert assistant.last_question() == "Two?"
+    assert "".join(assistant.retry()) == "2."
+    assert len(assistant.messages) == 4
+
+    assistant.say("Three?")
+    assert assistant.undo() == "Three?"
+    assert len(assistant.messages) == 4
+    assert assistant.undo() == "Two?"
+    assert len(assistant.messages) == 2
+
+
+def test_undo_ends_the_answer_that_is_being_written_and_removes_it():
+    assistant = scripted(Assistant(tiny(), CHAT, None), ["1."], ["2", "3"])
+    assistant.say("One?")
+    pieces = assistant.stream("Two?")
+    next(pieces)
+
+    assert assistant.undo() == "Two?"
+
+    assert list(pieces) == []
+    assert [m["content"] for m in assistant.messages] == ["One?", "1."]
+
+
+@pytest.mark.parametrize("strategy", ["sample", "top_k", "top_p", "min_p", "greedy"])
+@pytest.mark.parametrize("temperature", [1e-40, 5e-324, 1e-6, 2**62])
+def test_no_temperature_that_is_accepted_ends_an_answer_with_an_error(strategy, temperature):
+    assistant = Assistant(tiny(), CHAT, strategy=strategy, temperature=temperature)
+
+    for _ in range(3):
+        assert assistant.say("Hm?") is not None
+
+    assert fault_of([*assistant.messages, user("?"), {"role": "assistant", "content": "!"}]) is None
+
+
+def test_a_model_with_more_rows_than_ids_answers_in_whole_turns():
+    model = tiny()
+    wider = resize_embedding(model, 400)
+    torch.nn.init.normal_(wider.head.weight, 0, 3.0)
+    assistant = Assistant(wider, CHAT, strategy="sample", temperature=1.0, seed=0)
+
+    answers = []
+    for i in range(8):
+        assistant.set(seed=i)
+        answers.append(assistant.say("Hm?"))
+
+    kept = [answer for answer in answers if answer.strip()]
+    assert len(kept) > 4
+    assert [m["content"] for m in assistant.messages[2::2]] == kept
+
+
+def test_every_seed_can_be_retried():
+    assistant = Assistant(tiny(), CHAT, strategy="sample", seed=2**63 - 1)
+    assistant.say("Hm?")
+
+    assert isinstance("".join(assistant.retry()), str)
+
+
+class _At:
+    """Raise KeyboardInterrupt at the n-th line of the assistant's module that is executed."""
+
+    def __init__(self, n):
+        self.n = n
+
+    def __call__(self, frame, event, argument):
+        if frame.f_code.co_filename != module.__file__:
+            return None
+        if event == "line":
+            self.n -= 1
+            if self.n == 0:
+                raise KeyboardInterrupt
+        return self
+
+    def run(self, do):
+        """Return whether `do` was interrupted."""
+        before = sys.gettrace()
+        sys.settrace(self)
+        try:
+            do()
+        except KeyboardInterrupt:
+            return True
+        finally:
+            sys.settrace(before)
+        return False
+
+
+TYPED = ["Hm?", "/retry", "/edit Who?", "/undo", "/system Be kind.", "/system", "/reset", "/set temperature 0.5",
+         "/set max_new_tokens 9", "/stats", "/save", "/load"]  # fmt: skip
+
+
+@pytest.mark.parametrize("line", TYPED)
+def test_ctrl_c_at_any_line_leaves_a_conversation_that_can_go_on(tmp_path, line):
+    file = tmp_path / "talk.json"
+    other = scripted(Assistant(tiny(), CHAT), ["So."])
+    other.say("And?")
+    other.save(file)
+    typed = f"{line} {file}" if line in ("/save", "/load") else line
+
+    for n in range(1, 1000):
+        assistant = scripted(Assistant(tiny(), CHAT, max_new_tokens=20), ["1."], ["2."], ["a", "b"])
+        assistant.say("One?")
+        assistant.say("Two?")
+
+        def do(assistant=assistant):
+            result = module.obey(assistant, typed)
+            if not isinstance(result, str):
+                for _ in result:
+                    pass
+
+        interrupted = _At(n).run(do)
+
+        turn = [user("?"), {"role": "assistant", "content": "!"}]
+        assert fault_of([*assistant.messages, *turn]) is None, n
+        assert assistant.room == 256 - assistant.settings["max_new_tokens"], n
+        assert len(assistant.messages) in (1, 2, 3, 4, 5, 6, 7), n
+        scripted(assistant, ["So."])
+        assert assistant.say("And now?") == "So.", n
+        assert assistant.messages[-1]["content"] == "So."
+        other.load(file)  # whole, whether it was written or not
+        if not interrupted:
+            break
+    assert n > 3 and not interrupted

@@ -150,7 +150,7 @@ def test_a_missing_model_is_reported_in_one_line(tmp_path):
 
     assert (out, status) == ("", 1)
     assert len(errors.splitlines()) == 1
-    assert "config.json" in errors
+    assert f"there is no model {tmp_path / 'none'}" in errors
 
 
 @pytest.mark.slow
@@ -159,7 +159,7 @@ def test_help_explains_the_options(tmp_path):
 
     assert status == 0
     assert "lower is safer" in out
-    assert "the folder of a model" in out
+    assert "a trained model's name or folder" in out
 
 
 # ---------------------------------------------------------------- in a terminal
