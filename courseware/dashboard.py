@@ -80,7 +80,7 @@ def _tonight(done: dict[str, dict[str, str]]) -> str:
 
     exercise = _next_exercise(done)
     if exercise is None:
-        return "talk to your assistant: python -m minigpt_lib.assistant."
+        return "talk to your assistant: python -m minigpt_lib.terminal."
     task = exercise.task
     title = task.title.split(". ", 1)[-1]
     return f"the exercise “{title}” of chapter {exercise.chapter} ({task.minutes} minutes, {task.difficulty})."

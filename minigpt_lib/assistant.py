@@ -8,17 +8,14 @@ Written by notebooks/16_assistant.ipynb (chapter 16): edit it there.
 
 from __future__ import annotations
 
-import contextlib
+import inspect
 import json
 import os
-import sys
 import time
-import unicodedata
 import weakref
 from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
@@ -27,8 +24,7 @@ from torch import Tensor
 from minigpt_lib.bpe import BPETokenizer
 from minigpt_lib.chat import FORMATS, ChatTokenizer, Dialog
 from minigpt_lib.generation import GenerationConfig, TextGenerator
-from minigpt_lib.model import MiniGPT, count_parameters
-from minigpt_lib.training import on_interrupt
+from minigpt_lib.model import MiniGPT
 
 __all__ = [
     "COMMANDS",
@@ -41,7 +37,6 @@ __all__ = [
     "Conversation",
     "find_model",
     "fit_history",
-    "main",
     "obey",
     "parse_setting",
     "Stats",
@@ -221,13 +216,18 @@ def _read_examples(folder: str | Path) -> list[str]:
     return questions
 
 
+def _data_folder() -> Path:
+    """Return the folder data beside the library."""
+    return Path(inspect.getfile(MiniGPT)).parent.parent / "data"
+
+
 def trained_models(home: str | Path | None = None) -> dict[str, Path]:
     """Return the folders of the models that can answer, by name, the course's best first.
 
     home: the folder to look in, the course's data/models by default. A chapter's number is not part
     of the name: 15_preferences is "preferences". Raises nothing if there is no such folder.
     """
-    home = Path(__file__).parent.parent / "data" / "models" if home is None else Path(home)
+    home = _data_folder() / "models" if home is None else Path(home)
     found = {}
     for file in [*home.glob("*/tokenizer.json"), *home.glob("*/*/tokenizer.json")]:
         folder = file.parent
@@ -502,6 +502,10 @@ class Assistant(Conversation):
         if (going := self._open()) is not None:
             going.close()
 
+    def stop(self) -> None:
+        """End the answer that is being written; what was written of it is kept."""
+        self._settle()
+
     def say(self, text: str) -> str:
         """Return the whole answer; everything else as in stream."""
         return "".join(self.stream(text))
@@ -548,6 +552,64 @@ class Assistant(Conversation):
         self.settings = settings
         self.unanswered = None
         self._tries = 0
+
+
+@torch.inference_mode()
+def attention_maps(model: MiniGPT, ids: Tensor) -> Tensor:
+    """Return the attention weights of all layers and heads for ids (T,): (L, H, T, T), float32, on the CPU."""
+    maps, hooks, training = [], [], model.training
+    blocks: Iterable[Any] = model.blocks
+
+    def note(attention: Any, given: tuple[Any, ...]) -> None:
+        maps.append(attention.weights(*given)[0].float().cpu())
+
+    try:
+        model.eval()  # without dropout, as when it wrote
+        for block in blocks:
+            hooks.append(block.attention.register_forward_pre_hook(note))
+        model(ids[None].to(model.embedding.weight.device))
+    finally:
+        model.train(training)
+        for hook in hooks:
+            hook.remove()
+    return torch.stack(maps)
+
+
+@dataclass(frozen=True)
+class AnswerAttention:
+    """What the model looked at while it wrote an answer.
+
+    tokens: T texts, one for each token of the conversation that it read, the answer's A at the end; start:
+    the place of the answer's first. weights (L, H, A, T), float32: row i is the attention of the place
+    before the answer's token i, from which that token was written. Each row adds up to 1.
+    """
+
+    tokens: list[str]
+    start: int
+    weights: Tensor
+
+    def mean(self, layer: int | None = None) -> Tensor:
+        """Return the mean over the heads of a layer, counted from 0, or of all layers: (A, T)."""
+        return (self.weights if layer is None else self.weights[layer, None]).mean(dim=(0, 1))
+
+
+def attention_of_last_answer(assistant: Assistant) -> AnswerAttention:
+    """Return what the last answer looked at, computed again from the messages and today's settings.
+
+    Raises ValueError if nothing has been said, or if today's settings leave its question no room.
+    """
+    *before, last = assistant.messages or [{"role": "system"}]
+    if last["role"] != "assistant":
+        raise ValueError("nothing has been said yet: ask something first.")
+    chat = assistant.chat
+    try:
+        kept = fit_history(before, chat, assistant.room)
+    except ValueError as error:
+        raise ValueError(f"today's settings leave the last question no room: {error}") from None
+    prompt, _ = chat.render(kept, add_generation_prompt=True)
+    ids = torch.tensor((prompt + chat.encode(last["content"]))[: assistant.context])
+    maps = attention_maps(assistant.model, ids)[:, :, len(prompt) - 1 : -1]
+    return AnswerAttention([chat.decode([i]) for i in ids.tolist()], len(prompt), maps)
 
 
 COMMANDS = {
@@ -649,221 +711,3 @@ def _use_file(assistant: Assistant, name: str, text: str) -> str:
         return f"(saved to {text})"
     assistant.load(path)
     return f"(going on with {text})"
-
-
-@torch.inference_mode()
-def attention_maps(model: MiniGPT, ids: Tensor) -> Tensor:
-    """Return the attention weights of all layers and heads for ids (T,): (L, H, T, T), float32, on the CPU."""
-    maps, hooks, training = [], [], model.training
-    blocks: Iterable[Any] = model.blocks
-
-    def note(attention: Any, given: tuple[Any, ...]) -> None:
-        maps.append(attention.weights(*given)[0].float().cpu())
-
-    try:
-        model.eval()  # without dropout, as when it wrote
-        for block in blocks:
-            hooks.append(block.attention.register_forward_pre_hook(note))
-        model(ids[None].to(model.embedding.weight.device))
-    finally:
-        model.train(training)
-        for hook in hooks:
-            hook.remove()
-    return torch.stack(maps)
-
-
-@dataclass(frozen=True)
-class AnswerAttention:
-    """What the model looked at while it wrote an answer.
-
-    tokens: T texts, one for each token of the conversation that it read, the answer's A at the end; start:
-    the place of the answer's first. weights (L, H, A, T), float32: row i is the attention of the place
-    before the answer's token i, from which that token was written. Each row adds up to 1.
-    """
-
-    tokens: list[str]
-    start: int
-    weights: Tensor
-
-    def mean(self, layer: int | None = None) -> Tensor:
-        """Return the mean over the heads of a layer, counted from 0, or of all layers: (A, T)."""
-        return (self.weights if layer is None else self.weights[layer, None]).mean(dim=(0, 1))
-
-
-def attention_of_last_answer(assistant: Assistant) -> AnswerAttention:
-    """Return what the last answer looked at, computed again from the messages and today's settings.
-
-    Raises ValueError if nothing has been said, or if today's settings leave its question no room.
-    """
-    *before, last = assistant.messages or [{"role": "system"}]
-    if last["role"] != "assistant":
-        raise ValueError("nothing has been said yet: ask something first.")
-    chat = assistant.chat
-    try:
-        kept = fit_history(before, chat, assistant.room)
-    except ValueError as error:
-        raise ValueError(f"today's settings leave the last question no room: {error}") from None
-    prompt, _ = chat.render(kept, add_generation_prompt=True)
-    ids = torch.tensor((prompt + chat.encode(last["content"]))[: assistant.context])
-    maps = attention_maps(assistant.model, ids)[:, :, len(prompt) - 1 : -1]
-    return AnswerAttention([chat.decode([i]) for i in ids.tolist()], len(prompt), maps)
-
-
-_TERMINAL_HELP = """/quit             end, as does Ctrl-D; Ctrl-C breaks an answer off
-A line that begins with a space is never a command."""
-
-
-def _printable(text: str) -> str:
-    """Return a text that can neither move the cursor nor change colours: control characters replaced."""
-    kept = (c if c == "\n" or unicodedata.category(c)[0] != "C" else "\ufffd" for c in text)
-    return "".join(kept)
-
-
-def _greeting(assistant: Assistant, folder: Path) -> str:
-    n = count_parameters(assistant.model)["total"]
-    return (
-        f"MiniGPT, a language model of {n:,} weights from {folder}. It runs on this computer alone.\n"
-        "It knows what it has read and been taught in training, and this conversation. It cannot know the\n"
-        "news, the time, or who you are; it can be wrong without noticing. /help lists the commands."
-    )
-
-
-class _CtrlC:
-    """A handler for Ctrl-C that loses no press: inside a `with` block it raises KeyboardInterrupt.
-
-    It raises once, so a second press cannot interrupt the code that deals with the first. `pressed`
-    stays True until that code has set it to False: a press outside the block waits there, and so does
-    one whose exception was swallowed, as Python does in a callback ("Exception ignored in ...").
-    """
-
-    def __init__(self) -> None:
-        self.pressed = False
-        self.raises = False
-
-    def __call__(self, number: int, frame: FrameType | None) -> None:
-        self.pressed = True
-        if self.raises:
-            self.check()
-
-    def check(self) -> None:
-        """Raise KeyboardInterrupt if Ctrl-C has been pressed."""
-        if self.pressed:
-            self.raises = False
-            raise KeyboardInterrupt
-
-    def __enter__(self) -> None:
-        self.raises = True
-        self.check()
-
-    def __exit__(self, *_: object) -> None:
-        self.raises = False
-
-
-def _answer(assistant: Assistant, line: str, ctrl_c: _CtrlC) -> None:
-    """Print an answer while it is written; Ctrl-C breaks it off."""
-    try:
-        pieces = obey(assistant, line)
-        if isinstance(pieces, str):
-            print(_printable(pieces))
-            if line.rstrip() == "/help":
-                print(_TERMINAL_HELP)
-            return
-        print("MiniGPT> ", end="", flush=True)
-        for piece in pieces:
-            print(_printable(piece), end="", flush=True)
-            ctrl_c.check()
-        print()
-    except KeyboardInterrupt:
-        assistant._settle()
-        print(" (broken off)")
-        ctrl_c.pressed = False
-
-
-def _converse(assistant: Assistant, ctrl_c: _CtrlC) -> None:
-    """Read lines and answer, until /quit or the end of the input."""
-    prompt, unread = "you> " if sys.stdin.isatty() else "", 0
-    while True:
-        try:
-            with ctrl_c:
-                line = input(prompt)
-                if line.rstrip() == "/quit":
-                    return
-                if line.startswith("/quit "):
-                    print("(/quit stands alone on its line)")
-                elif line.startswith("/"):
-                    _answer(assistant, line, ctrl_c)
-                elif line.strip():
-                    before = unread  # of the messages, when the last question was answered
-                    unread = len(assistant.messages) + 1 - len(assistant.window(line))  # and now
-                    if unread and not before:
-                        print("(from here on the oldest turns are no longer read)")
-                    _answer(assistant, line, ctrl_c)
-        except EOFError:
-            return
-        except KeyboardInterrupt:
-            print("\n(/quit ends)")
-            ctrl_c.pressed = False
-        except BrokenPipeError:  # nobody reads any more
-            raise
-        except (ValueError, OSError) as error:
-            print(_printable(f"({error})"))
-
-
-@dataclass(frozen=True)
-class _Options:
-    """Talk with the assistant that you have trained."""
-
-    model: str | None = None  # a trained model's name or folder; None: the course's best
-    system: str = SYSTEM  # the message that comes first
-    context: int | None = None  # tokens to read and write; None: 224 for the course's own, else all
-    strategy: str = SETTINGS["strategy"]  # greedy, sample, top_k, top_p, min_p
-    temperature: float = SETTINGS["temperature"]  # lower is safer, higher is wilder
-    top_p: float = SETTINGS["top_p"]  # counts under the strategy top_p
-    max_new_tokens: int = SETTINGS["max_new_tokens"]  # the longest answer
-    seed: int | None = None  # the same seed, the same conversation
-
-
-def _start(argv: list[str] | None) -> Assistant:
-    """Return the assistant that the options ask for, greeted, with the terminal ready for it."""
-    try:
-        import tyro
-    except ImportError:
-        raise SystemExit("the command line needs tyro: pip install tyro") from None
-    options = tyro.cli(_Options, args=argv, prog="python -m minigpt_lib.assistant").__dict__.copy()
-
-    if sys.stdin is None or sys.stdout is None:  # closed by whoever started it
-        raise SystemExit("there is no input or no output: run it in a terminal or a pipe.")
-    with contextlib.suppress(AttributeError, ImportError):
-        streams: Iterable[Any] = (sys.stdin, sys.stdout)
-        for stream in streams:
-            stream.reconfigure(errors="replace")  # bytes that are no text end no conversation
-        import readline  # noqa: F401 (arrow keys)
-
-    folder = find_model(options.pop("model"))
-    assistant = Assistant.open(folder, **options)
-    print(_greeting(assistant, folder))
-    return assistant
-
-
-def main(argv: list[str] | None = None) -> None:
-    """Run the command line: python -m minigpt_lib.assistant --help. An error is a line, no traceback.
-
-    Raises SystemExit: with status 130, as a shell expects, if Ctrl-C comes before the conversation.
-    """
-    ctrl_c = _CtrlC()
-    try:
-        with on_interrupt(ctrl_c):
-            with ctrl_c:
-                assistant = _start(argv)
-            _converse(assistant, ctrl_c)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except KeyboardInterrupt:
-        print("stopped.", file=sys.stderr)
-        raise SystemExit(130) from None  # 128 + 2, the number of Ctrl-C's signal
-    except (ValueError, OSError) as error:
-        raise SystemExit(f"{type(error).__name__}: {error}") from error
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -41,8 +41,8 @@ FAULTS = {
         "        except RuntimeError:  # also",
     ),
     "the whole conversation is the prompt": (
-        "going = self._write(text, self.prompt(text))",
-        "going = self._write(text, self.chat.prompt(text))",
+        "        prompt = self.prompt(text)\n",
+        "        prompt = self.chat.prompt(text)\n",
     ),
     "a longer answer does not shrink the room": (
         'self.context - self.settings["max_new_tokens"]',
@@ -53,10 +53,7 @@ FAULTS = {
         "_checked({**self.settings, **changes}, self.context)",
         "self.settings | changes; _checked(self.settings, self.context)",
     ),
-    "a file's settings are not loaded": (
-        '            self.set(**content["settings"])\n',
-        "            pass\n",
-    ),
+    "a file's settings are not loaded": ("        self.settings = settings\n", "        pass\n"),
     "a failed save leaves its part": ("        part.unlink(missing_ok=True)", "        pass"),
     "attention of the token itself": ("len(prompt) - 1 : -1]", "len(prompt) :]"),
     "hooks stay on the model": ("            hook.remove()", "            pass"),
@@ -70,18 +67,21 @@ FAULTS = {
         "assistant.system(text or None)",
         "assistant.system(text)",
     ),
-    "the warning about old turns is repeated": ("if unread and not before:", "if unread:"),
+    "the warning about old turns is repeated": (
+        "if self._unread and not before:",
+        "if self._unread:",
+    ),
     "without --model a folder is invented": (
-        '    folder = options.pop("model")\n',
-        '    folder = options.pop("model") or Path("there")\n',
+        "    if name is None:\n        raise FileNotFoundError(",
+        '    if name is None:\n        return Path("there")\n        raise FileNotFoundError(',
     ),
     "the temperature is not checked": (
         'for name in ("temperature", "top_k"',
         'for name in ("top_k"',
     ),
     "a question is noted before its answer": (
-        "self.messages += [question, reply]",
-        "self.messages.append(question); self.messages += [reply]",
+        "self.messages = [*kept, question, reply]",
+        "self.messages.append(question); self.messages = [*kept, question, reply]",
     ),
     "a history that ends with an answer is accepted": (
         'if not messages or messages[-1]["role"] != "user":',
@@ -96,7 +96,7 @@ FAULTS = {
         "if type(number) in (int, float):",
     ),
     "None is refused for every setting": (
-        'if number is not None or name not in ("top_k", "top_p", "min_p"):',
+        "if number is not None or name not in _OPTIONAL:",
         "if True:",
     ),
     "a context of 0 is the default": (
@@ -180,12 +180,12 @@ FAULTS = {
         'c in "\\n\\r\\t" or unicodedata',
     ),
     "a command's reply may contain control characters": (
-        "print(_printable(_obey(assistant, line)))",
-        "print(_obey(assistant, line))",
+        "                self.screen.tell(pieces)\n                return pieces",
+        "                print(pieces)\n                return pieces",
     ),
     "an error message may contain control characters": (
-        'print(_printable(f"({error})"))',
-        'print(f"({error})")',
+        '                self.screen.tell(f"({error})")\n\n    def take',
+        '                print(f"({error})")\n\n    def take',
     ),
     "a ~ in a path is not expanded": ("path = Path(text).expanduser()", "path = Path(text)"),
     "an unknown user's folder is a traceback": (
@@ -200,7 +200,10 @@ FAULTS = {
         "streams: Iterable[Any] = (sys.stdin, sys.stdout)",
         "streams: Iterable[Any] = (sys.stdout,)",
     ),
-    "a swallowed Ctrl-C is lost": ("            ctrl_c.check()\n", ""),
+    "a swallowed Ctrl-C is lost": (
+        "                self.screen.piece(piece)\n                self.ctrl_c.check()\n",
+        "                self.screen.piece(piece)\n",
+    ),
     "Ctrl-C has no handler": ("with on_interrupt(ctrl_c):", "with contextlib.nullcontext():"),
     "a closed output is not noticed": (
         "if sys.stdin is None or sys.stdout is None:",
@@ -212,12 +215,150 @@ FAULTS = {
     ),
     "an indented /quit ends": ('line.rstrip() == "/quit"', 'line.strip() == "/quit"'),
     "/quit with a space after it does not end": ('line.rstrip() == "/quit"', 'line == "/quit"'),
-    "/quit with words after it is unknown": ('    if name == "quit":', '    if name == "never":'),
-    "a context of 0 is replaced by the course's": (
-        'if options["context"] is None:',
-        'if not options["context"]:',
+    "/quit with words after it is unknown": (
+        '        if command == "/quit":',
+        '        if command == "/never":',
     ),
-    "the course's context is too small": ('options["context"] = 224', 'options["context"] = 160'),
+    "a context of 0 is replaced by the course's": (
+        'if options.get("context") is None and',
+        'if not options.get("context") and',
+    ),
+    "the course's context is too small": ("_OWN_CONTEXT = 224", "_OWN_CONTEXT = 160"),
+    "an undo leaves the question": (
+        "            self.messages = self.messages[:-2]\n",
+        "            self.messages = self.messages[:-1]\n",
+    ),
+    "an undo removes an answered question for one without an answer": (
+        "        if self.unanswered is not None:\n            self.unanswered = None\n        elif",
+        "        if self.unanswered is not None:\n            self.unanswered = None\n        if",
+    ),
+    "an undo does not end an answer": (
+        "        self._settle()\n        text = self.last_question()",
+        "        text = self.last_question()",
+    ),
+    "a new answer stands beside the old one": (
+        "kept = self.messages[:-2] if instead else self.messages",
+        "kept = self.messages",
+    ),
+    "a retry reads the answer that it replaces": (
+        "before = self.messages[:-2] if instead else self.messages",
+        "before = self.messages",
+    ),
+    "a retry draws the same again": (
+        'options["seed"] += self._tries',
+        'options["seed"] += 0',
+    ),
+    "a new question draws like a retry": (
+        "        self._tries = 0\n        return self._begin",
+        "        return self._begin",
+    ),
+    "a stopped question cannot be asked again": (
+        "        if not instead:\n            self.unanswered = text\n",
+        "",
+    ),
+    "a reset keeps the question without an answer": (
+        '        self.messages = [m for m in self.messages if m["role"] == "system"]\n        self.unanswered = None\n',
+        '        self.messages = [m for m in self.messages if m["role"] == "system"]\n',
+    ),
+    "loading keeps the question without an answer": (
+        "        self.settings = settings\n        self.unanswered = None\n",
+        "        self.settings = settings\n",
+    ),
+    "statistics count a question that nobody asked": (
+        "len(with_question) - len(alone)",
+        "len(with_question)",
+    ),
+    "statistics count all turns as read": ("turns - turns_read", "0"),
+    "statistics confuse the room with the context": (
+        "len(with_question) - len(alone), self.room",
+        "len(with_question) - len(alone), self.context",
+    ),
+    "the time of an answer begins with its second piece": (
+        "                seconds += time.perf_counter() - began\n                pieces",
+        "                pieces",
+    ),
+    "a filter counts under every strategy": (
+        "without = {name for name in _FILTERS if name != strategy}",
+        "without = set()",
+    ),
+    "greedy has a temperature": ('if strategy in ("greedy", "beam"):', 'if strategy == "beam":'),
+    "a whole number is read as a fraction": (
+        "int(text) if whole else float(text)",
+        "float(text)",
+    ),
+    "off is not None": ('text.lower() in ("none", "off")', 'text == "none"'),
+    "the best model is the first by name": (
+        "[*best, *sorted(found.keys() - set(best))]",
+        "sorted(found)",
+    ),
+    "a tokenizer alone is a model": (
+        'if (folder / "model.safetensors").is_file() and (folder / "config.json").is_file():',
+        "if True:",
+    ),
+    "a folder's name is not a name": (
+        "if str(name) in models or str(name) in by_folder:",
+        "if str(name) in models:",
+    ),
+    "the default may be any model": (
+        'if known in ("preferences", "sft", "course")',
+        "if known",
+    ),
+    "examples are not read": (
+        '**{"examples": _read_examples(folder), **options}',
+        "**options",
+    ),
+    "an example may be anything": (
+        "not is_list or not all(isinstance(text, str) and text.strip() for text in questions)",
+        "not is_list",
+    ),
+    "a setting without effect is not mentioned": (
+        "    if name in assistant.in_use():\n        return",
+        "    if name:\n        return",
+    ),
+    "a quoted text may be a command": (
+        "self.first.stream(line) if is_quoted else obey(self.first, line)",
+        "obey(self.first, line)",
+    ),
+    "quoted lines are joined": ('line += "\\n" + input(more)', "line += input(more)"),
+    "a backslash does not go on": ('while line.endswith("\\\\"):', "while False:"),
+    "a loaded conversation is not shown": (
+        'if told.startswith("(going on"):',
+        'if told.startswith("(never"):',
+    ),
+    "one question prints a name": ("            if not self.bare:\n", "            if True:\n"),
+    "an empty conversation is kept": (
+        "if self.keep is None or self.first.messages == self._kept:",
+        "if self.keep is None:",
+    ),
+    "a conversation is not kept": (
+        "            self.first.save(self.keep)\n",
+        "            pass\n",
+    ),
+    "--continue forgets the options": (
+        "            assistant.set(**options.chosen())\n",
+        "",
+    ),
+    "--continue keeps the old system message": (
+        "            if options.system != SYSTEM:\n",
+        "            if False:\n",
+    ),
+    "the second model is not asked": (
+        "for name, assistant in self.assistants.items():\n                answers",
+        "for name, assistant in list(self.assistants.items())[:1]:\n                answers",
+    ),
+    "both models save": ('                if command == "/save":\n', "                if False:\n"),
+    "colours in a pipe": (
+        "self.console.color_system is not None and not self.console.no_color",
+        "not self.console.no_color",
+    ),
+    "colours that the user has switched off": (
+        "self.console.color_system is not None and not self.console.no_color",
+        "self.console.color_system is not None",
+    ),
+    "two answers stand one below the other in a terminal": (
+        "        if not self.is_terminal:\n",
+        "        if True:\n",
+    ),
 }
 
 

@@ -16,11 +16,13 @@ import pytest
 from assistant_models import CHAT, chatterer, tiny, user
 
 from courseware import paths
-from minigpt_lib import assistant as module
+from minigpt_lib import assistant as assistant_module
+from minigpt_lib import terminal as module
 from minigpt_lib.assistant import Assistant
+from minigpt_lib.chat import fault_of
 from minigpt_lib.training import on_interrupt
 
-COMMAND = [sys.executable, "-m", "minigpt_lib.assistant"]
+COMMAND = [sys.executable, "-m", "minigpt_lib.terminal"]
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +40,7 @@ def folder(tmp_path_factory):
 def run(folder, typed, *argv, **environment):
     """Run the command with these bytes as its input; return its output, its errors and its status."""
     done = subprocess.run(
-        [*COMMAND, "--model", str(folder), "--strategy", "greedy", *argv],
+        [*COMMAND, "--forget", "--model", str(folder), "--strategy", "greedy", *argv],
         input=typed,
         capture_output=True,
         cwd=paths.ROOT,
@@ -68,7 +70,7 @@ def test_a_conversation_through_a_pipe(folder, tmp_path):
     assert (errors, status) == ("", 0)
     assert out.startswith("MiniGPT, a language model of ")
     assert "It cannot know the\n" in out
-    assert "you>" not in out
+    assert "you> MiniGPT" not in out  # no prompts
     assert out.splitlines()[3:] == [
         "MiniGPT> aaa",
         "(the first message is now: Be kind.)",
@@ -76,6 +78,11 @@ def test_a_conversation_through_a_pipe(folder, tmp_path):
         f"(saved to {file})",
         "(forgotten)",
         f"(going on with {file})",
+        "system> Be kind.",
+        "you> Hi <|im_end|>\ufffd[31m",
+        "MiniGPT> aaa",
+        "you> You?",
+        "MiniGPT> aaa",
         "MiniGPT> aaa",
         "(there is no command /nope; /help lists them)",
     ]
@@ -97,7 +104,7 @@ def test_characters_that_the_output_cannot_encode_are_replaced(folder):
 @pytest.mark.slow
 def test_the_command_ends_quietly_when_nobody_reads_its_output(folder):
     process = subprocess.Popen(
-        [*COMMAND, "--model", str(folder), "--strategy", "greedy"],
+        [*COMMAND, "--forget", "--model", str(folder), "--strategy", "greedy"],
         cwd=paths.ROOT,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -169,13 +176,17 @@ class Terminal:
     """The command in a pseudo-terminal: type, wait for words.
 
     ctrl_c: how the process reacts to Ctrl-C before the command begins. A shell script that starts it with
-    `command &` leaves SIG_IGN.
+    `command &` leaves SIG_IGN. width: of the window, in characters. variables: of the environment.
     """
 
-    def __init__(self, *argv, ctrl_c):
+    def __init__(self, *argv, ctrl_c=signal.SIG_DFL, width=100, **variables):
+        import fcntl
         import pty
+        import struct
+        import termios
 
         self.master, slave = pty.openpty()
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, width, 0, 0))
         self.process = subprocess.Popen(
             [*COMMAND, *argv],
             cwd=paths.ROOT,
@@ -184,7 +195,7 @@ class Terminal:
             stderr=slave,
             start_new_session=True,
             preexec_fn=lambda: self._control(ctrl_c),
-            env=os.environ | {"TERM": "dumb"},
+            env=os.environ | {"TERM": "dumb"} | variables,
         )
         os.close(slave)
         self.seen = ""
@@ -238,7 +249,7 @@ class Terminal:
 @pytest.mark.parametrize("ctrl_c", [signal.SIG_DFL, signal.SIG_IGN], ids=["usual", "ignored"])
 def test_a_conversation_in_a_terminal_survives_ctrl_c(folder, tmp_path, ctrl_c):
     file = tmp_path / "talk.json"
-    options = ["--strategy", "greedy", "--max-new-tokens", "4000"]
+    options = ["--forget", "--strategy", "greedy", "--max-new-tokens", "4000"]
     terminal = Terminal("--model", str(folder), *options, ctrl_c=ctrl_c)
 
     try:
@@ -264,6 +275,191 @@ def test_a_conversation_in_a_terminal_survives_ctrl_c(folder, tmp_path, ctrl_c):
     assert question == user("Go on")
     assert set(answer["content"]) == {"a"}
     assert 4 <= len(answer["content"]) < 4000
+
+
+@pytest.fixture
+def open_terminal(folder):
+    """Return a function that opens the command in a terminal, ready to be typed into."""
+    opened = []
+
+    def begin(*argv, **options):
+        terminal = Terminal("--model", str(folder), "--strategy", "greedy", *argv, **options)
+        opened.append(terminal)
+        return terminal
+
+    yield begin
+    for terminal in opened:
+        terminal.close()
+
+
+posix = pytest.mark.skipif(sys.platform == "win32", reason="pseudo-terminals are POSIX")
+
+
+@pytest.mark.slow
+@posix
+def test_what_people_expect_of_a_terminal(open_terminal, tmp_path):
+    """Retry, undo, settings, statistics, several lines, save and load, as somebody types them."""
+    file = tmp_path / "talk.json"
+    terminal = open_terminal("--forget", "--max-new-tokens", "3")
+    dialog = [
+        ("Hm?", "MiniGPT> aaa"),
+        ("/set max_new_tokens 5", "(max_new_tokens is now 5)"),
+        ("/retry", "MiniGPT> aaaaa"),
+        ("/set temperature hot", "(temperature=hot: expected a number"),
+        ("/set top_k 7", "(top_k is now 7, but has no effect while strategy is greedy)"),
+        ("/edit Who?", "MiniGPT> aaaaa"),
+        ("/stats", "tokens per second)"),
+        ('"""/not a command', "...> "),
+        ('two"""', "MiniGPT> aaaaa"),
+        ("on\\", "...> "),
+        ("and on", "MiniGPT> aaaaa"),
+        (f"/save {file}", "(saved to"),
+        ("/undo", "(taken back: on"),
+        ("/reset", "(forgotten)"),
+        ("/undo", "(nothing has been said yet)"),
+        (f"/load {file}", "you> on"),
+        ("/examples", "(this model came without examples)"),
+        ("/help", "/retry"),
+        ("x" * 200, "MiniGPT> aaaaa"),
+        ("/nonsense", "(there is no command /nonsense"),
+    ]
+
+    terminal.wait_for("you> ")
+    for typed, shown in dialog:
+        terminal.type(typed + "\n")
+        terminal.wait_for(shown)
+        if shown != "...> ":
+            terminal.wait_for("\nyou> ")
+    terminal.type("/quit\n")
+
+    assert terminal.process.wait(300) == 0
+    asked = [m["content"] for m in json.loads(file.read_text())["messages"][1::2]]
+    assert asked == ["Who?", "/not a command\ntwo", "on\nand on"]
+    assert "\x1b[" not in terminal.seen.replace("\x1b[?2004h", "").replace("\x1b[?2004l", "")
+
+
+@pytest.mark.slow
+@posix
+@pytest.mark.parametrize(("variables", "has_colour"), [({}, True), ({"NO_COLOR": "1"}, False)])
+def test_names_have_colours_unless_the_user_wants_none(open_terminal, variables, has_colour):
+    terminal = open_terminal(
+        "--forget", "--max-new-tokens", "2", TERM="xterm-256color", **variables
+    )
+
+    terminal.wait_for("you> ")
+    terminal.type("Hm?\n")
+    terminal.wait_for("aa")
+    terminal.wait_for("you> ")
+
+    assert ("\x1b[1;36mMiniGPT> \x1b[0m" in terminal.seen) == has_colour
+    assert ("\x1b[1;32m" in terminal.seen) == has_colour
+
+
+@pytest.mark.slow
+@posix
+def test_two_models_answer_side_by_side(open_terminal, tmp_path):
+    other = tmp_path / "other"
+    chatterer("b").save_pretrained(other)
+    CHAT.base.save(other / "tokenizer.json")
+    options = ["--compare", str(other), "--forget", "--max-new-tokens", "60"]
+    terminal = open_terminal(*options, width=60, TERM="xterm", NO_COLOR="1")
+
+    terminal.wait_for("you> ")
+    terminal.type("Hm?\n")
+    terminal.wait_for("a   b", 60)
+    terminal.wait_for("\nyou> ")
+
+    rows = [line for line in terminal.seen.splitlines() if line.startswith("aaa")]
+    assert len(rows) > 1
+    assert all(len(row) <= 60 for row in rows)
+    assert [sum(row.count(letter) for row in rows) for letter in "ab"] == [60, 60]
+
+
+@pytest.mark.slow
+@posix
+def test_undecodable_bytes_and_a_full_window_are_a_line(open_terminal):
+    terminal = open_terminal("--forget", "--context", "80", "--max-new-tokens", "5")
+
+    terminal.wait_for("you> ")
+    for typed, shown in ((b"\xff\xfe?\n", "MiniGPT> aaaaa"), (b"y" * 90 + b"\n", "say it shorter")):
+        os.write(terminal.master, typed)
+        terminal.wait_for(shown)
+        terminal.wait_for("\nyou> ")
+    terminal.type("/undo\n")
+    terminal.wait_for("(taken back: ")
+
+    assert "Traceback" not in terminal.seen
+
+
+@pytest.mark.slow
+@posix
+def test_ctrl_c_at_many_moments_of_one_conversation(open_terminal, tmp_path):
+    """While it starts, reads, answers and saves: the conversation can go on, and ends as the user wants."""
+    keep = tmp_path / "last.json"
+    terminal = open_terminal("--keep", str(keep), "--max-new-tokens", "4000")
+    terminal.wait_for("you> ")
+
+    for i in range(12):
+        terminal.type(f"Question {i}\n")
+        time.sleep(0.013 * i)
+        terminal.type("\x03")
+        terminal.type_until("\n", "you> ")
+    terminal.type_until("/set max_new_tokens 3\n", "is now 3")
+    terminal.type_until("Last?\n", "MiniGPT> aaa")
+    terminal.wait_for("you> ")
+    terminal.type_until("/quit\n", "/quit")
+
+    assert terminal.process.wait(300) == 0
+    assert "Traceback" not in terminal.seen
+    messages = json.loads(keep.read_text(encoding="utf-8"))["messages"]
+    assert messages[-2:] == [user("Last?"), {"role": "assistant", "content": "aaa"}]
+    assert fault_of(messages) is None
+
+
+# ---------------------------------------------------------------- one question, and going on
+
+
+@pytest.mark.slow
+def test_one_question_prints_the_answer_alone_and_can_be_continued(folder, tmp_path):
+    keep = tmp_path / "last.json"
+    command = [*COMMAND, "--model", str(folder), "--strategy", "greedy", "--keep", str(keep)]
+
+    def ask(*argv):
+        return subprocess.run(
+            [*command, *argv], capture_output=True, encoding="utf-8", cwd=paths.ROOT, timeout=300
+        )
+
+    first = ask("--max-new-tokens", "3", "-p", "One?")
+    second = ask("--continue", "-p", "Two?")
+    wrong = ask("-p", "")
+    too_long = ask("-p", "x" * 9000)
+
+    assert (first.stdout, first.stderr, first.returncode) == ("aaa\n", "", 0)
+    assert (second.stdout, second.stderr, second.returncode) == ("aaa\n", "", 0)
+    assert (wrong.stdout, wrong.returncode) == ("", 1)
+    assert len(wrong.stderr.splitlines()) == 1
+    assert (too_long.stdout, too_long.returncode) == ("", 1)
+    assert "say it shorter" in too_long.stderr
+    said = [m["content"] for m in json.loads(keep.read_text(encoding="utf-8"))["messages"]]
+    assert said[1:] == ["One?", "aaa", "Two?", "aaa"]
+
+
+@pytest.mark.slow
+def test_a_question_of_undecodable_bytes_is_answered(folder):
+    command = [
+        *COMMAND,
+        "--model",
+        str(folder),
+        "--forget",
+        "--max-new-tokens",
+        "3",
+        "-p",
+        b"\xff?",
+    ]
+
+    done = subprocess.run(command, capture_output=True, cwd=paths.ROOT, timeout=300)
+
+    assert (done.stdout, done.stderr, done.returncode) == (b"aaa\n", b"", 0)
 
 
 # ---------------------------------------------------------------- in this process
@@ -301,7 +497,7 @@ def test_pressing_ctrl_c_twice_does_not_end_the_conversation(monkeypatch):
     assistant.writer.stream = stream
     monkeypatch.setattr("builtins.input", typed)
     with on_interrupt(ctrl_c), contextlib.redirect_stdout(Nervous()) as shown:
-        module._converse(assistant, ctrl_c)
+        module._Talk({"a": assistant}, module._Screen(), ctrl_c).run()
 
     assert shown.getvalue() == "MiniGPT> Yes (broken off)\n\n(/quit ends)\nMiniGPT> Yes indeed\n"
     said = [message["content"] for message in assistant.messages[1:]]
@@ -315,7 +511,8 @@ def test_the_command_finds_the_courses_own_model_and_gives_it_a_context_of_224(
     chatterer().save_pretrained(home)
     CHAT.base.save(home / "tokenizer.json")
     lines = iter(["Hi", "x" * 180])
-    monkeypatch.setattr(module, "__file__", str(tmp_path / "minigpt_lib" / "assistant.py"))
+    monkeypatch.setattr(assistant_module, "_data_folder", lambda: tmp_path / "data")
+    monkeypatch.setattr(module, "_data_folder", lambda: tmp_path / "data")
     monkeypatch.setattr("builtins.input", lambda _: next(lines, "/quit"))
 
     module.main(["--max-new-tokens", "5"])

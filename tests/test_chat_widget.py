@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import html
 import json
 import re
@@ -10,6 +11,7 @@ import pytest
 from assistant_models import CHAT, chatterer, scripted, tiny
 from tools import in_node
 
+from courseware import paths
 from courseware.widgets import chat_replay
 from minigpt_lib.assistant import SYSTEM, Assistant
 
@@ -27,13 +29,25 @@ def parts(widget, kind):
 class Window:
     """The chat with an assistant, with names for its parts."""
 
-    def __init__(self, assistant):
+    def __init__(self, assistant, names=()):
         self.assistant = assistant
-        self.box = chat_replay.chat_window(assistant)
-        (self.field,) = parts(self.box, "Text")
-        self.send, self.reset = parts(self.box, "Button")
-        self.log, self.note, self.view = parts(self.box, "HTML")
+        self.box = chat_replay.chat_window(assistant, names)
+        self.field, self.file = parts(self.box, "Text")
+        self.send = self.button("Send")
+        self.reset = self.button("Reset")
+        self.log, self.note, self.status, self.view = parts(self.box, "HTML")
         self.attention = self.box.children[-1]
+
+    def button(self, title):
+        """Return the button with this title."""
+        (found,) = [b for b in parts(self.box, "Button") if b.description == title]
+        return found
+
+    def control(self, title):
+        """Return the control with this title."""
+        kinds = ("Dropdown", "FloatSlider", "IntSlider", "BoundedIntText")
+        found = [c for kind in kinds for c in parts(self.box, kind) if c.description == title]
+        return found[0]
 
     def say(self, text):
         self.field.value = text
@@ -62,6 +76,7 @@ def test_an_answer_and_its_attention_are_shown(window):
     assert len(window.assistant.messages) == 3
     assert window.attention.layout.display == ""
     assert "Before it wrote" in window.view.value
+    assert "tokens per second" in window.status.value
 
     first = window.view.value
     window.attention.token.value = 3
@@ -141,6 +156,201 @@ def test_invalid_settings_are_refused_and_the_question_is_not_kept(window):
     assert "Refused" in window.note.value
     assert "seed=" in window.note.value
     assert len(window.assistant.messages) == 5
+
+
+def test_retry_edit_and_undo(window):
+    scripted(window.assistant, ["1."], ["2."], ["3."], [], ["4."])
+    window.say("One?")
+
+    window.button("Retry").click()
+    assert window.said() == ["One?", "2."]
+
+    window.button("Edit").click()
+    assert window.field.value == "One?"
+    window.say("Two?")
+    assert window.said() == ["Two?", "3."]
+    assert "One?" not in window.log.value
+    assert "3." in window.log.value
+
+    window.button("Retry").click()
+    assert window.said() == ["Two?", "3."]
+    assert "nothing to say" in window.note.value
+    assert "3." in window.log.value
+
+    window.say("Three?")
+    window.button("Undo").click()
+    assert window.said() == ["Two?", "3."]
+    assert "taken back: Three?" in window.note.value
+    window.button("Undo").click()
+    window.button("Edit").click()
+    assert "Nothing has been said yet" in window.note.value
+    window.button("Retry").click()
+    assert "Refused" in window.note.value
+
+
+def test_commands_are_not_sent_to_the_model(window):
+    window.say("/system Be <kind>.")
+    assert window.assistant.messages == [{"role": "system", "content": "Be <kind>."}]
+    assert "Be &lt;kind&gt;." in window.note.value
+    assert window.field.value == ""
+
+    window.say("/set temperature 0.7")
+    window.say("/set strategy top_k")
+    assert window.control("Temperature").value == 0.7
+    assert window.control("Strategy").value == "top_k"
+    window.say("Hm?")
+    assert window.assistant.settings["temperature"] == 0.7
+
+    window.say("/set temperature hot")
+    assert "Refused" in window.note.value
+    assert window.field.value == "/set temperature hot"
+    window.say("/stats")
+    assert "tokens per second" in window.note.value
+
+
+def test_settings_without_effect_are_greyed_out(window):
+    titles = ["Temperature", "Top-k", "Top-p", "Min-p"]
+
+    def usable(strategy):
+        window.control("Strategy").value = strategy
+        return [title for title in titles if not window.control(title).disabled]
+
+    assert usable("greedy") == []
+    assert usable("top_k") == ["Temperature", "Top-k"]
+    assert usable("min_p") == ["Temperature", "Min-p"]
+    assert usable("sample") == ["Temperature"]
+
+
+def test_a_conversation_is_saved_and_loaded(window, tmp_path):
+    window.file.value = str(tmp_path / "talk.json")
+    window.say("Hm?")
+    window.button("Save").click()
+    window.reset.click()
+    assert window.said() == []
+
+    window.button("Load").click()
+    assert window.said() == ["Hm?", "aaaaaa"]
+    assert "Hm?" in window.log.value
+
+    window.file.value = str(tmp_path / "none.json")
+    window.button("Load").click()
+    assert "Refused" in window.note.value
+    assert window.said() == ["Hm?", "aaaaaa"]
+
+
+def test_examples_are_buttons():
+    window = Window(Assistant(chatterer(), CHAT, max_new_tokens=3, examples=["Who?", "Where?"]))
+
+    window.button("Where?").click()
+
+    assert window.said() == ["Where?", "aaa"]
+
+
+def test_another_model_goes_on_with_the_same_conversation(window, monkeypatch):
+    other = Assistant(chatterer("b"), CHAT, examples=["Really?"])
+    monkeypatch.setattr(Assistant, "open", lambda name: {"sft": other}[name])
+    window = Window(window.assistant, ["sft"])
+    window.say("One?")
+
+    window.control("Model").value = "sft"
+    window.say("Two?")
+
+    said = [m["content"] for m in other.messages[1:]]
+    assert said == ["One?", "aaaaaa", "Two?", "bbbbbb"]
+    window.button("Really?").click()
+    window.control("Model").value = None
+    window.say("Three?")
+    assert window.said()[-4:] == ["Really?", "bbbbbb", "Three?", "aaaaaa"]
+
+
+@pytest.mark.parametrize("after", [0, 1, 5])
+def test_stop_is_heard_while_an_answer_is_written(window, after):
+    async def conversation():
+        window.assistant.set(max_new_tokens=100)
+        window.control("Longest answer").value = 100
+        window.say("Go on")
+        for _ in range(after):
+            await asyncio.sleep(0)
+        window.button("Stop").click()
+        for _ in range(200):
+            await asyncio.sleep(0)
+        window.say("And?")
+        for _ in range(200):
+            await asyncio.sleep(0)
+
+    asyncio.run(conversation())
+
+    said = window.said()
+    assert said[-2:] == ["And?", "a" * 100]
+    if after:
+        assert said[:2] == ["Go on", "a" * after]
+    else:
+        assert len(said) == 2
+
+
+def test_a_question_breaks_off_the_answer_before_it(window):
+    async def conversation():
+        window.control("Longest answer").value = 100
+        window.say("One")
+        for _ in range(3):
+            await asyncio.sleep(0)
+        window.say("Two")
+        for _ in range(200):
+            await asyncio.sleep(0)
+
+    asyncio.run(conversation())
+
+    assert window.said() == ["One", "aaa", "Two", "a" * 100]
+    assert window.log.value.count("<b>you:</b>") == 2
+
+
+IN_A_KERNEL = """
+import sys
+sys.path.insert(0, {tests!r})
+from assistant_models import CHAT, chatterer
+from courseware.widgets import chat_replay
+from minigpt_lib.assistant import Assistant
+
+assistant = Assistant(chatterer(max_seq_len=8192), CHAT, max_new_tokens=4000, strategy="greedy")
+chat = chat_replay._Chat(assistant, [])
+chat.settings["max_new_tokens"].value = 4000
+chat.obey("Go on")
+"""
+
+
+@pytest.mark.slow
+def test_a_real_kernel_hears_stop_while_an_answer_is_written():
+    """Messages of the page are read between two pieces of an answer, as those of the next cell are."""
+    from jupyter_client.manager import start_new_kernel
+
+    manager, client = start_new_kernel(kernel_name="python3", cwd=str(paths.ROOT))
+
+    def run(code):
+        shown = []
+
+        def note(message):
+            if message["msg_type"] == "stream":
+                shown.append(message["content"]["text"])
+
+        reply = client.execute_interactive(code, timeout=200, output_hook=note)
+        assert reply["content"]["status"] == "ok", reply["content"]
+        return "".join(shown)
+
+    try:
+        run(IN_A_KERNEL.format(tests=str(paths.ROOT / "tests")))
+        run("import asyncio; await asyncio.sleep(0.5)")
+        run("chat.stop()")
+        shown = run(
+            "import asyncio; await asyncio.sleep(0.1); print(len(assistant.messages[-1]['content']))"
+        )
+        run("chat.settings['max_new_tokens'].value = 3; chat.obey('And?')")
+        last = run("await asyncio.sleep(1); print(assistant.messages[-1]['content'])")
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)
+
+    assert 0 < int(shown) < 4000
+    assert last == "aaa\n"
 
 
 # ---------------------------------------------------------------- records and the twin

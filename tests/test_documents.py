@@ -603,7 +603,7 @@ ROWS: dict[str, Runner] = {
     r"python -m courseware originals": renew_originals,
     r"python -m courseware generate": generate,
     r"python -m courseware\.site build": until(r"reading sources\.\.\."),
-    r"python -m minigpt_lib\.assistant": talk,
+    r"python -m minigpt_lib\.terminal": talk,
     r"\.venv/bin/torchrun --nproc-per-node 8 -m minigpt_lib\.distributed .*": many_processes,
     r"mkdir -p \.course": whole(),
     r"\.venv/bin/jupytext --to py:percent .*": to_text,

@@ -161,7 +161,7 @@ def test_who_has_done_all_talks_to_the_assistant(learner):
 
     tonight, weekend, *_ = dashboard.summary().splitlines()
 
-    assert "python -m minigpt_lib.assistant" in tonight
+    assert "python -m minigpt_lib.terminal" in tonight
     assert "everything is exported" in weekend
 
 

@@ -28,6 +28,7 @@ from courseware import paths
 from courseware.material import people
 from courseware.runs import bands
 from courseware.runs.exam import converse, measure
+from courseware.runs.examples import write_examples
 from courseware.runs.recipe import FULL, QUICK, Material, Recipe, material, new_model
 from minigpt_lib.chat import ChatTokenizer
 from minigpt_lib.model import MiniGPT
@@ -130,10 +131,17 @@ def _preference_pairs(
     return pairs
 
 
-def save_assistant(folder: Path, model: MiniGPT, chat: ChatTokenizer) -> None:
-    """Write a model and its tokenizer as demo.assistant and chapter 16's command read them."""
+def save_assistant(
+    folder: Path, model: MiniGPT, chat: ChatTokenizer, persons: Sequence[people.Person] = ()
+) -> None:
+    """Write a model and its tokenizer as demo.assistant and chapter 16's command read them.
+
+    persons: people whom it knows; questions about some of them are stored as examples.
+    """
     model.save_pretrained(folder)
     chat.base.save(folder / "tokenizer.json")
+    if persons:
+        write_examples(folder, model, chat, persons)
 
 
 # --- progress and time ---
@@ -239,7 +247,7 @@ def _whole_way(stages: _Stages, recipe: Recipe, folder: Path, seed: int, n: int)
 
     choose = functools.partial(prefer, model, chat, stuff)
     model = train("preferring", "preferring", choose, recipe.preferring.steps)
-    save_assistant(folder / "assistant", model, chat)
+    save_assistant(folder / "assistant", model, chat, stuff.held_out)
     after = clock("measuring again", lambda on_step: measure(model, chat, stuff, n))
 
     single_facts = {f"choice: {fact}" for fact in people.FACTS}
@@ -396,7 +404,7 @@ def main(arguments: list[str] | None = None) -> int:
     text, sound = report(result, band)
     paths.write_atomic(folder / "report.md", text)
     print(text)
-    print(f"Talk to it: python -m minigpt_lib.assistant --model {folder / 'assistant'}")
+    print(f"Talk to it: python -m minigpt_lib.terminal --model {folder / 'assistant'}")
     return 0 if sound else 1
 
 

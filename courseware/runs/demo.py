@@ -86,8 +86,9 @@ def assistant(*names: str) -> tuple[MiniGPT, ChatTokenizer, Material]:
     names: folders of data/models, the best first (default: "14_sft"). The first one in which a chapter stored a model
     is used, otherwise the model of `make course`, otherwise a small one is trained now (about a minute on two cores)
     and stored. Prints which of them it is. stuff is the recipe's Material: stuff.held_out are the people about whom
-    no dialog asked.
+    no dialog asked. Example questions about some of them are written beside the model, if there are none yet.
     """
+    from courseware.runs import examples
     from courseware.runs import recipe as recipes
     from minigpt_lib.bpe import BPETokenizer
     from minigpt_lib.chat import ChatTokenizer
@@ -106,7 +107,11 @@ def assistant(*names: str) -> tuple[MiniGPT, ChatTokenizer, Material]:
         if (folder / "model.safetensors").is_file() and (folder / "tokenizer.json").is_file():
             _announce(folder, whose)
             chat = ChatTokenizer(BPETokenizer.load(folder / "tokenizer.json"))
-            return MiniGPT.from_pretrained(folder), chat, recipes.material(recipe)
+            model = MiniGPT.from_pretrained(folder)
+            stuff = recipes.material(recipe)
+            if not (folder / examples.FILE).is_file():
+                examples.write_examples(folder, model, chat, stuff.held_out)
+            return model, chat, stuff
 
     print("chapter 14 has not been run here: training a small assistant")
     return _train_assistant(quick, recipes.material(recipes.QUICK))
@@ -122,5 +127,5 @@ def _train_assistant(folder: Path, stuff: Material) -> tuple[MiniGPT, ChatTokeni
         model = course.pretrain(stuff, folder / "reading")
         model = course.finetune(model, chat, stuff, folder / "answering")
 
-    course.save_assistant(folder / "assistant", model, chat)
+    course.save_assistant(folder / "assistant", model, chat, stuff.held_out)
     return model.eval(), chat, stuff

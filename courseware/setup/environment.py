@@ -115,6 +115,7 @@ def install(dev: bool) -> None:
     run([*pip, "--quiet", *files, "-c", LOCK.name])
 
     make_importable()
+    make_command()
     keep_jupyterlab_quiet()
 
 
@@ -128,6 +129,20 @@ def make_importable() -> None:
     # Python reads such a file in the system's encoding, so a folder's name is spelled in ASCII.
     line = f"import sys; sys.path.append({ascii(str(ROOT))})\n"
     (packages / "minigpt_course.pth").write_text(line, encoding="ascii")
+
+
+def make_command() -> None:
+    """Write the command `minigpt` beside the environment's Python, as an installed package would have it."""
+    folder = venv_python().parent
+    if os.name == "nt":
+        script = '@"%~dp0python.exe" -m minigpt_lib.terminal %*\n'
+        (folder / "minigpt.cmd").write_text(script, encoding="utf-8")
+        return
+
+    command = folder / "minigpt"
+    script = '#!/bin/sh\nexec "$(dirname "$0")/python" -m minigpt_lib.terminal "$@"\n'
+    command.write_text(script, encoding="utf-8")
+    command.chmod(0o755)
 
 
 def keep_jupyterlab_quiet() -> None:

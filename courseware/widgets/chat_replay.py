@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import html
 import warnings
 from collections.abc import Generator, Mapping, Sequence
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import ipywidgets
 
 from courseware.widgets.tokens import visible
+from minigpt_lib.generation import STRATEGIES
 
 if TYPE_CHECKING:
     from minigpt_lib.assistant import Assistant
@@ -167,103 +169,261 @@ class _Attention(ipywidgets.VBox):
 
 
 def _setting_controls(assistant: Assistant) -> dict[str, ipywidgets.Widget]:
-    """Return sliders for how answers are drawn, by the names of the settings."""
+    """Return controls of how answers are drawn, by the names of the settings."""
     now = assistant.settings
+
+    def share(name: str, title: str, low: float, high: float = 1.0) -> ipywidgets.FloatSlider:
+        value = high if now[name] is None else now[name]
+        return ipywidgets.FloatSlider(
+            value=value, min=low, max=high, step=0.05, description=title, **_WIDE
+        )
+
+    most = assistant.context // 2
     return {
-        "temperature": ipywidgets.FloatSlider(
-            value=now["temperature"], min=0, max=2, step=0.05, description="Temperature", **_WIDE
+        "strategy": ipywidgets.Dropdown(
+            options=STRATEGIES, value=now["strategy"], description="Strategy", **_WIDE
         ),
-        "top_p": ipywidgets.FloatSlider(
-            value=now["top_p"], min=0.05, max=1, step=0.05, description="Top-p", **_WIDE
+        "temperature": share("temperature", "Temperature", 0, 2),
+        "top_p": share("top_p", "Top-p", 0.05),
+        "top_k": ipywidgets.BoundedIntText(
+            value=now["top_k"] or 50, min=1, max=1_000_000, description="Top-k", **_WIDE
         ),
+        "min_p": share("min_p", "Min-p", 0),
+        "repetition_penalty": share("repetition_penalty", "Repetition", 0.5, 2),
         "max_new_tokens": ipywidgets.IntSlider(
-            value=now["max_new_tokens"],
-            min=1,
-            max=assistant.context // 2,
-            description="Longest answer",
-            **_WIDE,
+            value=now["max_new_tokens"], min=1, max=most, description="Longest answer", **_WIDE
         ),
     }
 
 
-class _Chat:
-    """A conversation with an assistant, and the `window` that shows it."""
+def _button(title: str, tip: str, style: str = "") -> ipywidgets.Button:
+    return ipywidgets.Button(
+        description=title, tooltip=tip, button_style=style, layout={"width": "auto"}
+    )
 
-    def __init__(self, assistant: Assistant) -> None:
+
+class _Chat:
+    """A conversation with an assistant, and the `window` that shows it.
+
+    In a kernel the answers are written in the background, so that Stop is heard; without an event loop,
+    as in tests, they are written at once.
+    """
+
+    def __init__(self, assistant: Assistant, names: Sequence[str]) -> None:
         self.assistant = assistant
+        self.own = assistant  # the one that the window was opened with
+        self.is_editing = False
+        self.run = 0  # counts answers, so that one that was broken off knows it
         self.log = ipywidgets.HTML()
         self.note = ipywidgets.HTML()
+        self.status = ipywidgets.HTML()
         self.field = ipywidgets.Text(
-            placeholder="Write something, then Enter",
+            placeholder="Write something, then Enter; /help lists commands",
             description="You",
             layout={"width": "28rem", "max_width": "98%"},
         )
+        self.file = ipywidgets.Text(value="talk.json", description="File", **_WIDE)
+        self.model = ipywidgets.Dropdown(
+            options=[("this one", None), *((name, name) for name in names)],
+            description="Model",
+            **_WIDE,
+        )
+        self.examples = ipywidgets.HBox(layout={"flex_flow": "row wrap"})
         self.settings = _setting_controls(assistant)
         self.attention = _Attention()
+        self.window = self._arranged()
 
-        send = ipywidgets.Button(description="Send", button_style="primary")
-        reset = ipywidgets.Button(description="Reset", button_style="")
-        send.on_click(lambda _: self.answer())
-        reset.on_click(lambda _: self.reset())
         with (
             warnings.catch_warnings()
         ):  # deprecated, but the only way to tell Enter from leaving the field
             warnings.simplefilter("ignore")
             self.field.on_submit(lambda _: self.answer())
+        self.model.observe(lambda change: self.choose(change["new"]), names="value")
+        self.settings["strategy"].observe(lambda change: self._enable(), names="value")
+        self._show_examples()
+        self._enable()
+        self.redraw()
+
+    def _arranged(self) -> ipywidgets.VBox:
+        """Return all parts, one below the other, with the buttons wired."""
+        send = _button("Send", "say what is in the field", "primary")
+        stop = _button("Stop", "break the answer off; what was written stays")
+        retry = _button("Retry", "answer the last question again")
+        edit = _button("Edit", "change the last question and ask it again")
+        undo = _button("Undo", "take back the last question and its answer")
+        reset = _button("Reset", "forget the conversation")
+        save = _button("Save", "write the conversation into the file")
+        load = _button("Load", "go on with the conversation in the file")
+        for button, do in (
+            (send, self.answer),
+            (stop, self.stop),
+            (retry, lambda: self.obey("/retry")),
+            (edit, self.edit),
+            (undo, lambda: self.obey("/undo")),
+            (reset, self.reset),
+            (save, lambda: self.obey(f"/save {self.file.value}")),
+            (load, lambda: self.obey(f"/load {self.file.value}")),
+        ):
+            button.on_click(lambda _, do=do: do())
 
         frame = ipywidgets.VBox([self.log], layout={"max_height": "24rem", "overflow": "auto"})
-        buttons = ipywidgets.HBox([send, reset])
-        sliders = ipywidgets.VBox(list(self.settings.values()))
-        self.window = ipywidgets.VBox(
-            [frame, self.note, self.field, buttons, sliders, self.attention]
+        row = {"flex_flow": "row wrap"}
+        settings = ipywidgets.Accordion([ipywidgets.VBox(list(self.settings.values()))])
+        settings.set_title(0, "Settings")
+        return ipywidgets.VBox(
+            [
+                frame,
+                self.note,
+                self.status,
+                self.examples,
+                self.field,
+                ipywidgets.HBox([send, stop, retry, edit, undo, reset], layout=row),
+                ipywidgets.HBox([self.file, save, load], layout=row),
+                self.model,
+                settings,
+                self.attention,
+            ]
         )
-        self.redraw()
+
+    # --- what is shown ---
 
     def redraw(self, unread: int = 0) -> None:
         """Show the conversation; unread: how many of its messages do not fit into the model any more."""
         self.log.value = transcript(self.assistant.messages, unread)
 
+    def tell(self, title: str, text: str) -> None:
+        """Show a line below the conversation."""
+        shown = html.escape(text).replace("\n", "<br>")
+        start = f"<strong>{title}</strong> " if title else ""
+        self.note.value = f"<p>{start}{shown}</p>"
+
+    def _show_examples(self) -> None:
+        """Show a button for each example question."""
+        buttons = []
+        for text in self.assistant.examples:
+            button = _button(text, "ask this")
+            button.on_click(lambda _, text=text: self.obey(text))
+            buttons.append(button)
+        self.examples.children = buttons
+
+    def _enable(self) -> None:
+        """Grey out the settings that have no effect under the chosen strategy."""
+        strategy = self.settings["strategy"].value
+        for name in ("top_k", "top_p", "min_p"):
+            self.settings[name].disabled = name != strategy
+        self.settings["temperature"].disabled = strategy in ("greedy", "beam")
+
+    def _follow_settings(self) -> None:
+        """Let the controls show the assistant's settings, which a command or a file may have changed."""
+        for name, control in self.settings.items():
+            if self.assistant.settings[name] is not None:
+                control.value = self.assistant.settings[name]
+
+    # --- what a user may do ---
+
     def reset(self) -> None:
         """Forget the conversation."""
-        self.assistant.reset()
+        self.obey("/reset")
         self.note.value = ""
+
+    def stop(self) -> None:
+        """Break the answer off; what was written stays."""
+        self.assistant.stop()
+
+    def edit(self) -> None:
+        """Put the last question into the field, to be changed."""
+        last = self.assistant.last_question()
+        if last is None:
+            self.tell("", "Nothing has been said yet.")
+            return
+        self.field.value = last
+        self.is_editing = True
+        self.tell("", "Change the question, then press Enter.")
+
+    def choose(self, name: str | None) -> None:
+        """Go on with another model: the conversation and the settings stay."""
+        from minigpt_lib.assistant import Assistant
+
+        before = self.assistant
+        before.stop()
+        try:
+            after = self.own if name is None else Assistant.open(name)
+            after.set(**before.settings)
+        except (ValueError, OSError) as error:
+            self.tell("Refused.", str(error))
+            return
+        after.messages = before.messages
+        after.unanswered = before.unanswered
+        self.assistant = after
         self.attention.hide()
-        self.redraw()
+        self._show_examples()
+        self.tell("", "The next answer comes from the other model." if name else "")
 
     def answer(self) -> None:
-        """Say what is in the field, and show the answer while it is written."""
+        """Say what is in the field, or carry it out if it is a command."""
         text = self.field.value
         if not text.strip():
             return
+        if self.obey(f"/edit {text}" if self.is_editing else text):
+            self.field.value = ""
+            self.is_editing = False
+
+    def obey(self, line: str) -> bool:
+        """Carry out a line, and show the answer while it is written; return whether it was accepted."""
+        from minigpt_lib.assistant import obey
+
+        is_question = not line.startswith("/")
         try:
             chosen = {name: control.value for name, control in self.settings.items()}
             self.assistant.set(**chosen)
-            pieces = self.assistant.stream(text)
-        except ValueError as error:
-            self.note.value = f"<p><strong>Refused.</strong> {html.escape(str(error))}</p>"
-            return
+            unread = 0
+            if is_question:
+                unread = len(self.assistant.messages) + 1 - len(self.assistant.window(line))
+            result = obey(self.assistant, line)
+        except (ValueError, OSError) as error:
+            self.tell("Refused.", str(error))
+            return False
 
-        self.field.value = ""
-        self.note.value = ""
+        self.run += 1
         self.attention.hide()
-        self.redraw(len(self.assistant.messages) + 1 - len(self.assistant.window(text)))
-        try:
-            written = self._write(text, pieces)
-        except Exception as error:  # no cell would show the traceback of a callback
-            why = f"{type(error).__name__}: {error}"
-            self.note.value = f"<p><strong>It failed.</strong> {html.escape(why)}</p>"
+        if isinstance(result, str):
+            self.tell("", result)
+            self._follow_settings()
             self.redraw()
+            return True
+
+        self.note.value = ""
+        self.redraw(unread)
+        asked = self.assistant.last_question() if is_question else line.removeprefix("/edit ")
+        if line.rstrip() == "/retry":
+            asked = self.assistant.last_question()
+        before = self.assistant.messages
+        if not is_question and self.assistant.unanswered is None:
+            before = before[:-2]  # the old turn stays until the new answer has a word
+        self._begin(asked or "", result, transcript(before, unread) if before else "")
+        return True
+
+    def _begin(self, text: str, pieces: Generator[str], before: str) -> None:
+        """Write an answer: in the background of a kernel, otherwise now."""
+        writing = self._written(text, pieces, before, self.run)
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            for _ in writing:
+                pass
             return
 
-        if written.strip():
-            self.attention.show(attention_data(self.assistant))
-        else:
-            self.note.value = "<p>It had nothing to say; the question is not kept.</p>"
-            self.redraw()
+        async def write() -> None:
+            for _ in writing:
+                await asyncio.sleep(0)  # so that the kernel hears Stop
 
-    def _write(self, text: str, pieces: Generator[str]) -> str:
-        """Show the question and the answer, piece by piece; return the answer, or what there is of it on Ctrl-C."""
-        before = self.log.value if self.assistant.messages else ""
+        self.task = loop.create_task(write())
+
+    def _written(
+        self, text: str, pieces: Generator[str], before: str, run: int
+    ) -> Generator[None, None, None]:
+        """Show a question and its answer, piece by piece; pauses after each."""
+        assistant = self.assistant
         written = ""
         try:
             for piece in pieces:
@@ -273,12 +433,39 @@ class _Chat:
                     {"role": "assistant", "content": written},
                 ]
                 self.log.value = before + transcript(turn)
+                yield
+                if run != self.run:  # something else came
+                    return
         except KeyboardInterrupt:  # the kernel's interrupt: what was written stays
             pieces.close()
-            self.note.value = "<p>Broken off.</p>"
-        return written
+            self.tell("", "Broken off.")
+        except Exception as error:  # no cell would show the traceback of a callback
+            self.tell("It failed.", f"{type(error).__name__}: {error}")
+            self.redraw()
+            return
+
+        if written.strip():
+            self.attention.show(attention_data(assistant))
+            self.status.value = f"<small>{html.escape(_speed(assistant))}</small>"
+        else:
+            self.tell("", "It had nothing to say; the question is not kept.")
+            self.redraw()
 
 
-def chat_window(assistant: Assistant) -> ipywidgets.VBox:
-    """Return a chat: the conversation, a field, Send and Reset, settings, and what the last answer attended to."""
-    return _Chat(assistant).window
+def _speed(assistant: Assistant) -> str:
+    """Return how full the window is, and how fast the last answer came, in a line."""
+    stats = assistant.stats()
+    told = f"{stats.tokens} of {stats.room} tokens"
+    if stats.tokens_per_second is not None:
+        told += f" · {stats.tokens_per_second:.0f} tokens per second"
+    return told
+
+
+def chat_window(assistant: Assistant, names: Sequence[str] | None = None) -> ipywidgets.VBox:
+    """Return a chat: the conversation, a field, buttons, settings, and what the last answer attended to.
+
+    names: trained models to choose from, by default all that Assistant.open knows.
+    """
+    from minigpt_lib.assistant import trained_models
+
+    return _Chat(assistant, list(trained_models()) if names is None else names).window

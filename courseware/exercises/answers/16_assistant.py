@@ -83,7 +83,7 @@ PROMPT = Exercise(
     explanation="Everything, each time, in order. What is left out of this list has never been said.",
     mistakes=(
         Mistake("system message dropped in turn two", "In the first turn the system message is there, later it is not. It must come first every time: the model remembers nothing.",
-                edit=("if system is None", "if system is None or history"), look='chapter 16, "Why it matters"'),
+                edit=("if system is None", "if system is None or history"), look='chapter 16, "It remembers nothing"'),
         Mistake("no system message", "The system message is never there.",
                 edit=("if system is None", "if True"), look=FORM),
         Mistake("an empty system message", "Where `system` is None there is no system message at all, not an empty one.",
