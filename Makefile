@@ -3,8 +3,9 @@ PYTHON ?= python3
 PY := .venv/bin/python
 SETUP := $(PYTHON) courseware/setup/environment.py
 LAB_ARGS ?=
+CHAT_ARGS ?=
 
-.PHONY: help lab test check book course chapters progress reset bench verify setup
+.PHONY: help lab test check book chat course chapters progress reset bench verify setup
 help:  ## list these targets
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
 
@@ -22,6 +23,10 @@ check:  ## set up and run what takes seconds: linter, types, library in step, qu
 book:  ## build the website and open it
 	@$(SETUP)
 	@$(PY) -m courseware.site open
+
+chat:  ## talk with your assistant on a page in the browser
+	@$(SETUP)
+	@$(PY) -m courseware.chat $(CHAT_ARGS)
 
 course:  ## make an assistant the whole way, unattended, and report every figure
 	@$(SETUP)

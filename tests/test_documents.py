@@ -422,8 +422,8 @@ def lab(place: Place, command: str) -> None:
     assert f"local directory: {place.root}" in text
 
 
-def talk(place: Place, command: str) -> None:
-    """Talk with a very small assistant in the folder where `make course` would have put one."""
+def _save_tiny_assistant(place: Place) -> None:
+    """Write a very small assistant into the folder where `make course` would have put one."""
     from minigpt_lib.bpe import BPETokenizer
     from minigpt_lib.chat import ChatTokenizer
     from minigpt_lib.model import GPTConfig, MiniGPT
@@ -434,8 +434,21 @@ def talk(place: Place, command: str) -> None:
     MiniGPT(GPTConfig(chat.vocab_size, 256, n_embd=8, n_layer=1, n_head=1)).save_pretrained(folder)
     chat.base.save(folder / "tokenizer.json")
 
+
+def talk(place: Place, command: str) -> None:
+    """Talk with a very small assistant."""
+    _save_tiny_assistant(place)
     text = place.run(place.words(command, "--max-new-tokens", "5"), typed="Hello\n")
     assert "course/assistant" in text and "Traceback" not in text
+
+
+def chat_page(place: Place, command: str) -> None:
+    """Start the server of the chat page, until it has sent the browser there."""
+    _save_tiny_assistant(place)
+    more = ["CHAT_ARGS=--port=0"] if command.startswith("make") else ["--port=0"]
+    line = r"Your assistant is at (http://127\.0\.0\.1:\d+/) \(Ctrl-C stops it\)\.\n"
+    text = place.until(place.words(command, *more), line + r"(.*\n)*\1\n")
+    assert "Traceback" not in text
 
 
 def reset(place: Place, command: str) -> None:
@@ -583,6 +596,7 @@ ROWS: dict[str, Runner] = {
     r"make lab": lab,
     r"make help": whole(prints=r"(?m)^lab .*\n(.*\n)*test "),
     r"make (test|check)": dry_run("courseware.setup.testing"),
+    r"make chat": chat_page,
     r"make course": until(r"reading\s*:?\s+\d+%"),
     r"make book": until(r"reading sources\.\.\."),
     r"make bench": until(r"== benchmarks/ablations\.py\n(.*\n)*\| position \| rope"),
@@ -603,6 +617,7 @@ ROWS: dict[str, Runner] = {
     r"python -m courseware originals": renew_originals,
     r"python -m courseware generate": generate,
     r"python -m courseware\.site build": until(r"reading sources\.\.\."),
+    r"python -m courseware\.chat": chat_page,
     r"python -m minigpt_lib\.terminal": talk,
     r"\.venv/bin/torchrun --nproc-per-node 8 -m minigpt_lib\.distributed .*": many_processes,
     r"mkdir -p \.course": whole(),
