@@ -547,12 +547,11 @@ class Command:
         """Return the address that was printed."""
         return re.search(r"http://127\.0\.0\.1:\d+/", self.first_line)[0]
 
-    def press_ctrl_c(self) -> tuple[str, float]:
-        """Press Ctrl-C; return what was printed after the first line, and the seconds to the end."""
-        begin = time.monotonic()
+    def press_ctrl_c(self) -> str:
+        """Press Ctrl-C; return what was printed after the first line. It says so if it had to wait for an answer."""
         self.process.send_signal(signal.SIGINT)
         text, _ = self.process.communicate(timeout=PATIENCE)
-        return text, time.monotonic() - begin
+        return text
 
 
 @pytest.fixture
@@ -590,12 +589,11 @@ def test_the_command_opens_the_browser_and_ends_on_ctrl_c_in_the_middle_of_an_an
     response = begin_to_ask(command.address, question("Hello", max_new_tokens=40_000))
     lines = [response.readline() for _ in range(20)]
     assert b'"a"' in lines[-1]
-    text, seconds = command.press_ctrl_c()
+    text = command.press_ctrl_c()
 
     line = f"Your assistant is at {command.address} (Ctrl-C stops it).\n"
     assert (command.first_line, text) == (line, "")
     assert command.process.returncode == 0
-    assert seconds < 10
 
 
 @pytest.mark.parametrize("arguments", [[], ["--no-browser"]])
