@@ -1034,28 +1034,26 @@ def test_tab_goes_through_the_page_in_its_order_with_a_visible_focus(visit, scri
     visit.ask("Hello")
     visit.page.evaluate("Object.assign(document.querySelector('h1'), {tabIndex: -1}).focus()")
     seen = []
-    while True:
+    while "send" not in seen:
         visit.page.keyboard.press("Tab")
-        name = visit.focused()
-        if name in seen or visit.page.evaluate("document.activeElement === document.body"):
-            break
-        seen.append(name)
+        seen.append(visit.focused())
         outline = visit.page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
-        assert outline == "solid", name
-    assert seen == [
-        "model-0",
-        "new",
-        "load",
-        "save",
-        "compare",
-        "panel",
-        "scroll",
-        "Edit",
-        "Retry",
-        "Undo",
-        "text",
-        "send",
-    ]
+        assert outline == "solid", seen
+    buttons = ["new", "load", "save", "compare", "panel"]
+    assert seen == ["model-0", *buttons, "scroll", "Edit", "Retry", "Undo", "text", "send"]
+
+
+@browser_test
+def test_the_settings_come_after_their_button_and_escape_closes_them(visit):
+    visit.page.focus("#panel")
+    visit.page.keyboard.press("Enter")
+    assert visit.page.get_attribute("#panel", "aria-expanded") == "true"
+    visit.page.keyboard.press("Tab")
+    assert visit.focused() == "system"
+
+    visit.page.keyboard.press("Escape")
+    assert visit.focused() == "panel"
+    assert not visit.page.is_visible("#settings")
 
 
 @browser_test
