@@ -20,23 +20,24 @@ class LoRALinear(nn.Module):
     """A frozen linear layer and a learned detour of low rank: W x + alpha / rank * B A x.
 
     Hu et al. (2021). A starts random and B at 0, so at first nothing changes. Raises ValueError for a rank
-    that is no whole number from 1 to the smaller side of W, or an alpha that is not above 0.
+    that is not a whole number from 1 to the smaller side of W, or an alpha that is not above 0.
     """
 
     def __init__(self, linear: nn.Linear, rank: int = 8, alpha: float = 16.0) -> None:
         super().__init__()
-        out_features, in_features = linear.weight.shape
-        if not isinstance(rank, int) or not 1 <= rank <= min(linear.weight.shape):
-            raise ValueError(
-                f"rank={rank}: expected 1 to {min(linear.weight.shape)}, a whole number."
-            )
+        most = min(linear.weight.shape)
+        if not isinstance(rank, int) or not 1 <= rank <= most:
+            raise ValueError(f"rank={rank}: expected 1 to {most}, a whole number.")
         if not 0 < alpha < math.inf:
             raise ValueError(f"alpha={alpha}: expected a number above 0.")
-        self.linear, self.scale = linear, alpha / rank
+
+        out_features, in_features = linear.weight.shape
+        linear.requires_grad_(False)
+        self.linear = linear
+        self.scale = alpha / rank
         self.A = nn.Parameter(linear.weight.new_empty(rank, in_features))
         self.B = nn.Parameter(linear.weight.new_zeros(out_features, rank))
         nn.init.kaiming_uniform_(self.A, a=math.sqrt(5))  # as nn.Linear starts
-        linear.requires_grad_(False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (..., in) to (..., out)."""
@@ -53,12 +54,13 @@ class LoRALinear(nn.Module):
 def add_lora(model: MiniGPT, rank: int = 8, alpha: float = 16.0, embedding: bool = True) -> MiniGPT:
     """Freeze a model, put a LoRALinear in place of every linear layer of its blocks, and return it.
 
-    embedding: train the token table as well, and a head that is not tied to it, as the rows of new control
-    tokens must be learned. Call merge_lora before save_pretrained. Raises ValueError if the model has
-    detours already, or as LoRALinear does.
+    embedding: train the token table as well, and a head that is not tied to it, since the rows of new
+    control tokens must be learned. Call merge_lora before save_pretrained. Raises ValueError if the model
+    has detours already, or as LoRALinear does.
     """
     if any(isinstance(part, LoRALinear) for part in model.modules()):
         raise ValueError("the model has LoRA layers already: merge_lora(model) first.")
+
     layers = [
         (part, name, child)
         for part in model.blocks.modules()

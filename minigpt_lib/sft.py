@@ -1,4 +1,4 @@
-"""Teach a text model to answer: dialogs from files, rows of packed dialogs, and their training.
+"""Teach a text model to answer: rows for new tokens, dialogs packed into rows, and their training.
 
 Shapes: B rows in a batch, T tokens in a row.
 
@@ -11,7 +11,7 @@ import copy
 import dataclasses
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -29,6 +29,7 @@ __all__ = [
     "DialogReader",
     "evaluate_dialogs",
     "InstructionDataset",
+    "Item",
     "load_dialogs",
     "resize_embedding",
     "train_sft",
@@ -36,14 +37,15 @@ __all__ = [
 
 
 def resize_embedding(model: MiniGPT, vocab_size: int) -> MiniGPT:
-    """Return a copy of the model with `vocab_size` ids: old rows as they were, new ones the mean of them.
+    """Return a copy of the model with `vocab_size` ids: old rows as they were, new ones their mean.
 
-    A tied head stays tied. With the mean, a new token's logit is at first the mean of all of them
-    (Hewitt, 2021, draws around it). Raises ValueError for fewer ids than the model has.
+    A tied head stays tied. With the mean, a new token's logit is at first the mean of all of them (Hewitt,
+    2021, draws around it). Raises ValueError for fewer ids than the model has.
     """
     old = model.config.vocab_size
     if vocab_size < old:
         raise ValueError(f"{vocab_size} ids, but the model has {old}: rows would be lost.")
+
     larger = copy.deepcopy(model)
     larger.config = dataclasses.replace(model.config, vocab_size=vocab_size)
     larger.embedding.num_embeddings = vocab_size
@@ -51,6 +53,7 @@ def resize_embedding(model: MiniGPT, vocab_size: int) -> MiniGPT:
     if larger.head is not None:  # not tied: it grows too
         larger.head.out_features = vocab_size
         tables.append(larger.head)
+
     for table in tables:
         rows = table.weight.detach()
         new = rows.mean(dim=0, keepdim=True).expand(vocab_size - old, -1)
@@ -58,14 +61,54 @@ def resize_embedding(model: MiniGPT, vocab_size: int) -> MiniGPT:
     return larger
 
 
-class InstructionDataset:
-    """Dialogs as rows of at most `block_size` tokens; `report` says what became of each dialog.
+def _pack(sizes: Sequence[int], block_size: int) -> list[list[int]]:
+    """Return which items share a row: the longest first, each where it leaves the least room."""
+    rows: list[list[int]] = []
+    by_room: list[list[list[int]]] = [[] for _ in range(block_size + 1)]
+    for i in sorted(range(len(sizes)), key=lambda i: -sizes[i]):
+        need = sizes[i]
+        room = next((r for r in range(need, block_size) if by_room[r]), block_size)
+        if by_room[room]:
+            row = by_room[room].pop()
+        else:
+            row = []
+            rows.append(row)
+        row.append(i)
+        by_room[room - need].append(row)
+    return rows
 
-    dialogs: lists of messages. One with a fault is left out and counted by its name. One that is too long
-    loses whole turns at its end, up to the last answer that fits; "turns cut" counts them; if no answer
-    fits, it is left out as "too long". packed: several dialogs share a row, each seeing only itself, its
-    positions from 0; otherwise one dialog a row. `digest` tells these rows from others. Raises ValueError
-    if no dialog is left.
+
+Item = tuple[Tensor, Tensor]  # the ids and labels of a dialog, (n,) int64 each
+
+
+def _stack(rows: Sequence[Sequence[Item]]) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    """Return inputs, targets and MiniGPT's options for rows of dialogs."""
+    T = max(sum(len(ids) - 1 for ids, _ in row) for row in rows)
+    x = torch.zeros(len(rows), T, dtype=torch.int64)
+    y = torch.full((len(rows), T), -100)
+    positions = torch.zeros(len(rows), T, dtype=torch.int64)
+    owner = torch.full((len(rows), T), -1)  # which dialog of its row a token belongs to
+    for b, row in enumerate(rows):
+        at = 0
+        for number, (ids, labels) in enumerate(row):
+            place = slice(at, at + len(ids) - 1)
+            x[b, place] = ids[:-1]
+            y[b, place] = labels[1:]  # the one and only shift
+            positions[b, place] = torch.arange(len(ids) - 1)
+            owner[b, place] = number
+            at = place.stop
+
+    mask = owner[:, None, :, None] == owner[:, None, None, :]  # (B, 1, T, T)
+    return x, y, {"mask": mask, "positions": positions}
+
+
+class InstructionDataset:
+    """Dialogs as rows of at most `block_size` tokens; `report` counts what became of each dialog.
+
+    dialogs: lists of messages. Invalid ones are skipped and counted by reason. One that is too long loses
+    whole turns at its end, up to the last answer that fits ("turns cut"); if no answer fits, it is skipped
+    ("too long"). packed: several dialogs share a row, each sees only itself, at positions from 0;
+    otherwise each has a row. `digest` is a checksum of the rows. Raises ValueError if no dialog is left.
     """
 
     def __init__(
@@ -77,7 +120,7 @@ class InstructionDataset:
     ) -> None:
         self.block_size = block_size
         self.report: Counter[str] = Counter()
-        self.items: list[tuple[Tensor, Tensor]] = []  # the ids and labels of each dialog
+        self.items: list[Item] = []
         for dialog in dialogs:
             self.report["dialogs"] += 1
             if fault := fault_of(dialog):
@@ -86,37 +129,24 @@ class InstructionDataset:
                 self._add(dialog, chat)
         if not self.items:
             raise ValueError(f"no dialog is left: {dict(self.report)}, block_size={block_size}.")
-        self.rows = self._pack() if packed else [[i] for i in range(len(self.items))]
-        told = repr([self.rows, *([ids.tolist(), labels.tolist()] for ids, labels in self.items)])
-        self.digest = hashlib.sha256(told.encode()).hexdigest()
+
+        sizes = [len(ids) - 1 for ids, _ in self.items]  # the last token is only a target
+        self.rows = _pack(sizes, block_size) if packed else [[i] for i in range(len(sizes))]
+        self.digest = _digest(self.rows, self.items)
 
     def _add(self, dialog: Dialog, chat: ChatTokenizer) -> None:
-        """Keep a dialog, or what fits of it; the last token is only a target and needs no room."""
+        """Keep a dialog, or as many of its turns as fit."""
         ids, labels = chat.render(dialog)
         after = 1 + len(chat.encode(chat.form.after))
         ends = [i + after for i, token in enumerate(ids) if token == chat.end]  # of each turn
         for n in range(len(dialog), 0, -1):
             may_end = n == len(dialog) or dialog[n - 1]["role"] == "assistant"
-            if may_end and (stop := ends[n - 1]) <= self.block_size + 1:
+            stop = ends[n - 1]
+            if may_end and stop <= self.block_size + 1:
                 self.report.update({"kept": 1, "turns cut": len(dialog) - n})
                 self.items.append((torch.tensor(ids[:stop]), torch.tensor(labels[:stop])))
                 return
         self.report["too long"] += 1
-
-    def _pack(self) -> list[list[int]]:
-        """Return which dialogs share a row: the longest first, each where it leaves the least room."""
-        rows, by_room = [], [[] for _ in range(self.block_size + 1)]
-        for i in sorted(range(len(self.items)), key=lambda i: -len(self.items[i][0])):
-            need = len(self.items[i][0]) - 1
-            room = next((r for r in range(need, self.block_size) if by_room[r]), self.block_size)
-            if by_room[room]:
-                row = by_room[room].pop()
-            else:
-                row = []
-                rows.append(row)
-            row.append(i)
-            by_room[room - need].append(row)
-        return rows
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -125,25 +155,22 @@ class InstructionDataset:
     def batch(self, rows: Iterable[int]) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Return (x, y, options) of some rows: inputs and shifted labels, (B, T) int64 each.
 
-        T is the length of the longest row; what a shorter one lacks is padded, with labels of -100. options
-        are for MiniGPT.forward: mask (B, 1, T, T) bool, True within one dialog, and positions (B, T).
+        T is the length of the longest of them; shorter ones are padded, with labels of -100. options are
+        for MiniGPT.forward: mask (B, 1, T, T) bool, True within one dialog, and positions (B, T).
         """
-        chosen = [[self.items[i] for i in self.rows[row]] for row in rows]
-        T = max(sum(len(ids) - 1 for ids, _ in row) for row in chosen)
-        x = torch.zeros(len(chosen), T, dtype=torch.int64)
-        y, positions, owner = torch.full_like(x, -100), x.clone(), torch.full_like(x, -1)
-        for b, row in enumerate(chosen):
-            at = 0
-            for number, (ids, labels) in enumerate(row):
-                place = b, slice(at, at := at + len(ids) - 1)
-                x[place], y[place] = ids[:-1], labels[1:]  # the one and only shift
-                positions[place], owner[place] = torch.arange(len(ids) - 1), number
-        mask = owner[:, None, :, None] == owner[:, None, None, :]
-        return x, y, {"mask": mask, "positions": positions}
+        return _stack([[self.items[i] for i in self.rows[row]] for row in rows])
+
+
+def _digest(rows: Sequence[Sequence[int]], items: Sequence[Item]) -> str:
+    """Return a checksum of dialogs and of how they share rows."""
+    found = hashlib.sha256(repr(rows).encode())
+    for ids, labels in items:
+        found.update(repr([ids.tolist(), labels.tolist()]).encode())
+    return found.hexdigest()
 
 
 class _Rows(Protocol):
-    """Data in rows, as InstructionDataset has them."""
+    """Data in rows, such as an InstructionDataset."""
 
     def __len__(self) -> int: ...
 
@@ -161,7 +188,7 @@ class DialogReader:
         self.dataset = dataset
         self.seed = seed
         self.position = 0
-        self._rows: list[int] = []  # drawn last
+        self._drawn: list[int] = []
 
     def __call__(
         self,
@@ -171,13 +198,13 @@ class DialogReader:
         generator: torch.Generator | None = None,
     ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Return the next batch of `batch_size` rows; the other arguments are not used."""
-        self._rows = deal(self.position, batch_size, len(self.dataset), self.seed)
+        self._drawn = deal(self.position, batch_size, len(self.dataset), self.seed)
         self.position += batch_size
-        return self.dataset.batch(self._rows)
+        return self.dataset.batch(self._drawn)
 
     def describe(self) -> str:
         """Return which rows of the data set were drawn last, for error messages."""
-        return f"rows {', '.join(map(str, self._rows))} of the data set"
+        return f"rows {', '.join(map(str, self._drawn))} of the data set"
 
     def state_dict(self) -> dict[str, Any]:
         """Return the place in the data, for a checkpoint."""
@@ -187,7 +214,7 @@ class DialogReader:
         return {"rows": len(self.dataset), "digest": getattr(self.dataset, "digest", None)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a place that state_dict returned. ValueError for other data."""
+        """Go on from a place that state_dict returned. Raises ValueError for other data."""
         if {name: state[name] for name in self._data()} != self._data():
             raise ValueError(
                 f"the run began with {state['rows']} rows, and these are {len(self.dataset)} others: go on "
@@ -205,20 +232,23 @@ def evaluate_dialogs(
 ) -> float:
     """Return the mean loss over all targets of a data set, nats per token, without dropout.
 
-    loss_of(x, y, options): how to compute a batch's mean loss; by the model itself unless told.
+    loss_of(x, y, options): how to compute a batch's mean loss (default: the model's own).
     """
-    training, device = model.training, next(model.parameters()).device
+    training = model.training
+    device = next(model.parameters()).device
     model.eval()
-    nats, n = 0.0, 0
+    nats = 0.0
+    n = 0
     for at in range(0, len(dataset), batch_size):
         x, y, options = dataset.batch(range(at, min(at + batch_size, len(dataset))))
-        count = int((y != -100).sum())
         if loss_of is None:
             moved = {name: value.to(device) for name, value in options.items()}
             loss = model(x.to(device), y.to(device), **moved)[1]
         else:
             loss = loss_of(x, y, options)
-        nats, n = nats + float(loss) * count, n + count
+        count = int((y != -100).sum())
+        nats += float(loss) * count
+        n += count
     model.train(training)
     return nats / n
 
@@ -238,17 +268,7 @@ def train_sft(
     in the folder whose model has other layers (LoRA or none, another rank).
     """
     for data in (train,) if val is None else (train, val):
-        if data.block_size > model.config.max_seq_len:
-            raise ValueError(
-                f"block_size={data.block_size} of the dialogs, but the model reads at most "
-                f"{model.config.max_seq_len} tokens: make the data set with fewer."
-            )
-        largest = max(int(ids.max()) for ids, _ in data.items)
-        if largest >= model.config.vocab_size:
-            raise ValueError(
-                f"the dialogs have the id {largest}, but the model has {model.config.vocab_size} ids: "
-                "resize_embedding(model, chat.vocab_size) adds those of the control tokens."
-            )
+        _refuse_misfit(model, data)
 
     def evaluate(run: Trainer) -> dict[str, float]:
         if val is None:
@@ -261,10 +281,26 @@ def train_sft(
     return run
 
 
+def _refuse_misfit(model: MiniGPT, data: InstructionDataset) -> None:
+    """Raise ValueError for rows longer than the model reads, and for ids that it does not have."""
+    if data.block_size > model.config.max_seq_len:
+        raise ValueError(
+            f"block_size={data.block_size} of the dialogs, but the model reads at most "
+            f"{model.config.max_seq_len} tokens: make the data set with fewer."
+        )
+    largest = max(int(ids.max()) for ids, _ in data.items)
+    if largest >= model.config.vocab_size:
+        raise ValueError(
+            f"the dialogs have the id {largest}, but the model has {model.config.vocab_size} ids: "
+            "resize_embedding(model, chat.vocab_size) adds those of the control tokens."
+        )
+
+
 _SMOLTALK = ("HuggingFaceTB/smoltalk", "all")
 
 
-def _rows(source: str) -> Iterable[dict[str, Any]]:
+def _stream(source: str) -> Iterable[dict[str, Any]]:
+    """Yield the rows of a source."""
     if source not in ("smoltalk", _SMOLTALK[0]) or Path(source).exists():
         return stream_documents(source)
     try:
@@ -284,31 +320,31 @@ def load_dialogs(
     source: smoltalk (HuggingFaceTB/smoltalk), a file or a folder of JSON lines or Parquet with the column
     messages, or another data set on the hub; limit: how many to keep at most. Raises ValueError without
     that column, for a row that cannot be read, or a limit below 1; FileNotFoundError, ConnectionError and
-    others as pretraining's stream_documents.
+    others as stream_documents does.
     """
     if limit is not None and limit < 1:
         raise ValueError(f"limit={limit}: expected at least 1, or None for all.")
+
     dialogs: list[list[dict[str, str]]] = []
     report: Counter[str] = Counter()
-    rows = iter(_rows(str(source)))
-    while True:
+    rows = iter(_stream(str(source)))
+    while limit is None or len(dialogs) < limit:
         try:
             row = next(rows, None)
-        except (ValueError, TypeError) as error:  # of many kinds, from several libraries
+        except (ValueError, TypeError) as error:  # several libraries read, and each has its own
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise ValueError(
-                f"{source}: behind {report['rows']:,} rows something cannot be read ({reason}). Expected "
+                f"{source}: after {report['rows']:,} rows something cannot be read ({reason}). Expected "
                 "UTF-8, one JSON object a line, and in each row the same keys with the same types."
             ) from error
         if row is None:
             break
         if "messages" not in row:
             raise ValueError(f"{source} has no column 'messages', only {', '.join(row)}.")
+
         report["rows"] += 1
         fault = fault_of(row["messages"])
         report[fault or "kept"] += 1
         if not fault:
             dialogs.append(row["messages"])
-        if limit is not None and len(dialogs) >= limit:
-            break
     return dialogs, report

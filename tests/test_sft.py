@@ -12,10 +12,19 @@ from hypothesis import strategies as st
 from sft_dialogs import BASE, CHATS, TALK, model_of
 from torch.nn import functional as F
 
+from courseware.checks import chats
 from courseware.checks.refusals import refused
 from courseware.exercises import find
-from minigpt_lib.bpe import BPETokenizer
-from minigpt_lib.chat import FORMATS, answer_ids, fault_of, format_chatml, format_llama3, reply
+from minigpt_lib.bpe import LLAMA3_PATTERN, train_bpe
+from minigpt_lib.chat import (
+    FORMATS,
+    ChatTokenizer,
+    answer_ids,
+    fault_of,
+    format_chatml,
+    format_llama3,
+    reply,
+)
 from minigpt_lib.documents import stream_documents
 from minigpt_lib.evaluation import multiple_choice_accuracy, questions_from_arc
 
@@ -90,45 +99,69 @@ ANYTHING = st.recursive(
 def test_whatever_has_no_fault_can_be_rendered(row):
     chat = CHATS["chatml"]
 
-    if fault_of(row) is None:
+    if fault_of(row, part=True) is None:
         assert chat.render(row)
     else:
         refused("cannot be written", chat.render, row)
 
 
-# ---------------------------------------------------------------- compared with trl
+def test_the_beginning_of_a_dialog_can_be_written():
+    chat = CHATS["chatml"]
+    for dialog in TALK[:12]:
+        for n in range(1, len(dialog) + 1):
+            beginning = dialog[:n]
+
+            ids, labels = chat.render(beginning)
+
+            assert chat.decode(ids) == format_chatml(beginning)
+            answers = sum(message["role"] == "assistant" for message in beginning)
+            assert labels.count(chat.end) == answers
 
 
-def as_hugging_face(base: BPETokenizer, template: str):
-    """Return Hugging Face's tokenizer with the vocabulary of ours and a chat template."""
-    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
-
-    # Byte-level BPE writes each byte as a printable character.
-    kept = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    shown = {b: chr(b) for b in kept}
-    shown |= {b: chr(256 + i) for i, b in enumerate(b for b in range(256) if b not in kept)}
-    ranks = {"".join(map(shown.get, token)): i for token, i in base.ranks.items()}
-    merges = [tuple("".join(map(shown.get, part)) for part in pair) for pair in base.merges]
-
-    fast = Tokenizer(models.BPE(ranks, merges))
-    fast.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    fast.decoder = decoders.ByteLevel()
-    controls = sorted(base.special_tokens, key=base.special_tokens.get)
-    fast.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in controls])
-    return PreTrainedTokenizerFast(
-        tokenizer_object=fast,
-        chat_template=template,
-        eos_token="<|im_end|>",
-        pad_token="<|endoftext|>",
-    )
+LINES = "Yes.\n\n\nNo.\n\n\n\nIs it late?\n\n\nuser\n\nassistant\n\n\nPast eleven\n\n" * 9
+BREAKS = {
+    "GPT-2": train_bpe(LINES, 330),
+    "Llama 3": train_bpe(LINES, 330, pattern=LLAMA3_PATTERN),
+}
+HUGGING_FACES = {
+    (pattern, name): chats.as_hugging_face(ChatTokenizer(base, name).base, chats.TEMPLATES[name])
+    for pattern, base in BREAKS.items()
+    for name in FORMATS
+}
+SPACED = st.lists(
+    st.sampled_from(["\n", "\n\n", " ", "  ", "\t", "Yes.", "No", "12", "é", "?"]),
+    min_size=1,
+    max_size=8,
+).map("".join)
 
 
-CHATML = (
-    "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' }}{% if m.role == 'assistant' %}"
-    "{% generation %}{{ m.content + '<|im_end|>' }}{% endgeneration %}{% else %}{{ m.content + '<|im_end|>' }}"
-    "{% endif %}{{ '\n' }}{% endfor %}"
+@settings(deadline=None, max_examples=150)
+@given(
+    SPACED.filter(str.strip),
+    SPACED.filter(str.strip),
+    st.sampled_from(sorted(BREAKS)),
+    st.sampled_from(sorted(FORMATS)),
 )
+def test_ids_and_masks_are_hugging_faces_where_tokens_hold_line_breaks(
+    question, answer, pattern, name
+):
+    chat = ChatTokenizer(BREAKS[pattern], name)
+    if name == "llama3":  # its template strips them
+        question, answer = question.strip(), answer.strip()
+    dialog = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+    theirs = HUGGING_FACES[pattern, name]
+
+    ids, labels = chat.render(dialog)
+    prompt, _ = chat.render(dialog[:1], add_generation_prompt=True)
+
+    found = theirs.apply_chat_template(dialog, return_dict=True, return_assistant_tokens_mask=True)
+    assert ids == found["input_ids"]
+    assert [int(label >= 0) for label in labels] == found["assistant_masks"]
+    asked = theirs.apply_chat_template(dialog[:1], add_generation_prompt=True, return_dict=True)
+    assert prompt == asked["input_ids"]
+
+
+# ---------------------------------------------------------------- compared with trl
 
 
 def test_the_labels_are_those_of_trls_trainer(tmp_path):
@@ -152,11 +185,14 @@ def test_the_labels_are_those_of_trls_trainer(tmp_path):
         use_cpu=True,
         bf16=False,
     )
+    theirs = chats.as_hugging_face(chat.base, chats.TEMPLATES["chatml"])
+    theirs.eos_token = "<|im_end|>"
+    theirs.pad_token = "<|endoftext|>"
     trainer = trl.SFTTrainer(
         model=GPT2LMHeadModel(GPT2Config(**sizes, bos_token_id=None, eos_token_id=None)),
         args=config,
         train_dataset=datasets.Dataset.from_list([{"messages": dialog} for dialog in TALK[:24]]),
-        processing_class=as_hugging_face(chat.base, CHATML),
+        processing_class=theirs,
     )
 
     batch = trainer.data_collator([trainer.train_dataset[i] for i in range(24)])

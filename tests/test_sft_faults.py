@@ -6,49 +6,81 @@ import pytest
 from tools import survives
 
 FAULTS = {
-    "loss on the user's turn": ('learned = role == "assistant"', 'learned = role != "system"'),
-    "loss on everything": ('learned = role == "assistant"', "learned = True"),
+    "loss on the user's turn": (
+        "yield from _turn(form, role, content)",
+        'yield from _turn(form, role, "", content)',
+    ),
+    "loss on the user's turn, with its end": (
+        'if role == "assistant":\n            yield from _turn',
+        'if role != "system":\n            yield from _turn',
+    ),
+    "loss on everything": (
+        'if role == "assistant":\n            yield from _turn',
+        "if True:\n            yield from _turn",
+    ),
     "the end of a turn is not learned": (
-        "yield form.end, True, learned",
-        "yield form.end, True, False",
+        'yield _Piece("", form.end, control=True)',
+        "yield _Piece(form.end, control=True)",
     ),
     "the line break after the end is learned": (
-        "yield form.after, False, False",
-        "yield form.after, False, learned",
+        "yield _Piece(form.after)",
+        'yield _Piece("", form.after)',
     ),
-    "the header is learned": (
-        "yield role + form.gap, False, False",
-        'yield role + form.gap, False, role == "assistant"',
+    "the header is learned": ("if given < 0 else -100", "if given <= len(piece.given) else -100"),
+    "the mask begins one token late": ("if given < 0 else -100", "if given < -1 else -100"),
+    "header and words are cut apart": (
+        "return self.base.encode(piece.text)",
+        "return self.base.encode(piece.given) + self.base.encode(piece.said)",
     ),
-    "the line break after Llama 3's header is learned": (
-        "yield form.gap, False, False",
-        'yield form.gap, False, role == "assistant"',
+    "header and a question's words are cut apart": (
+        "        yield _Piece(form.gap + given, said)",
+        "        yield _Piece(form.gap)\n        yield _Piece(given, said)",
+    ),
+    "ChatML's role and words are cut apart": (
+        "        yield _Piece(role + form.gap + given, said)",
+        "        yield _Piece(role + form.gap)\n        yield _Piece(given, said)",
     ),
     "no header for the answer": (
-        "    if add_generation_prompt:\n        turns",
-        "    if False:\n        turns",
+        "    if add_generation_prompt:\n        yield",
+        "    if False:\n        yield",
     ),
     "a header for every dialog": (
-        "    if add_generation_prompt:\n        turns",
-        "    if True:\n        turns",
+        "    if add_generation_prompt:\n        yield",
+        "    if True:\n        yield",
     ),
-    "one line break after Llama 3's header": ('"\\n\\n", "<|eot_id|>"', '"\\n", "<|eot_id|>"'),
-    "no line break after ChatML's turns": ('"<|im_end|>", "\\n")', '"<|im_end|>", "")'),
+    "one line break after Llama 3's header": ('gap="\\n\\n"', 'gap="\\n"'),
+    "no line break after ChatML's turns": ('after="\\n"', 'after=""'),
     "spaces around a message are stripped": (
-        "yield content, False, learned",
-        "yield content.strip(), False, learned",
+        'role, content = message["role"], message["content"]\n        if role == "assistant":\n',
+        'role, content = message["role"], message["content"].strip()\n        if role == "assistant":\n',
     ),
     "text may become a control token": (
-        "else self.base.encode(text)",
-        'else self.base.encode(text, "all")',
+        "return self.base.encode(piece.text)",
+        'return self.base.encode(piece.text, "all")',
     ),
-    "labels of zero": ("[-100] * len(piece)", "[0] * len(piece)"),
-    "two new tokens have the same id": ("names[name], free = free, free + 1", "names[name] = free"),
+    "labels of zero": ("return [-100] * len(ids)", "return [0] * len(ids)"),
+    "two new tokens have the same id": ("                free += 1\n", ""),
     "the tokenizer's own special tokens are lost": (
-        "dict(tokenizer.special_tokens), tokenizer.vocab_size",
-        "{}, tokenizer.vocab_size",
+        "names = dict(tokenizer.special_tokens)",
+        "names = {}",
+    ),
+    "the token for unknown bytes is lost": (
+        "names, tokenizer.pattern, tokenizer.unk_token)",
+        "names, tokenizer.pattern)",
     ),
     "the system prompt is dropped": ("if system is not None:", "if system is not None and False:"),
+    "the beginning of a dialog cannot be written": (
+        "fault_of(messages, part=True)",
+        "fault_of(messages)",
+    ),
+    "the assistant may answer a system message": (
+        'last in (None, "system")',
+        "last is None",
+    ),
+    "dialogs without an answer are kept": (
+        "if part or any(",
+        "if True or any(",
+    ),
     "new rows are zero": ("rows.mean(dim=0, keepdim=True)", "0 * rows[:1]"),
     "the head is not resized": ("tables.append(larger.head)", "pass"),
     "the old model is changed": ("larger = copy.deepcopy(model)", "larger = model"),
@@ -63,14 +95,14 @@ FAULTS = {
     "a row holds one token too few": ("<= self.block_size + 1", "<= self.block_size"),
     "a row holds one token too many": ("<= self.block_size + 1", "<= self.block_size + 2"),
     "packing prefers the row with the most room": (
-        "next((r for r in range(need, self.block_size) if by_room[r])",
-        "next((r for r in range(self.block_size - 1, need - 1, -1) if by_room[r])",
+        "next((r for r in range(need, block_size) if by_room[r])",
+        "next((r for r in range(block_size - 1, need - 1, -1) if by_room[r])",
     ),
-    "dialogs are packed in the order given": (
-        "key=lambda i: -len(self.items[i][0])",
-        "key=lambda i: 0",
+    "dialogs are packed in the order given": ("key=lambda i: -sizes[i]", "key=lambda i: 0"),
+    "the tokenizer's pattern is lost": (
+        "names, tokenizer.pattern, tokenizer.unk_token)",
+        "names, unk_token=tokenizer.unk_token)",
     ),
-    "the tokenizer's pattern is lost": ("names, tokenizer.pattern)", "names)"),
     "only the last control tokens count": (
         "names[name] for name in self.form.controls)",
         "names[name] for name in self.form.controls[-2:])",
@@ -95,7 +127,15 @@ FAULTS = {
         "(train,) if val is None else (train, val)",
         "(train,) if val is None else (val,)",
     ),
+    "validation dialogs are not checked": (
+        "(train,) if val is None else (train, val)",
+        "(train,)",
+    ),
     "a run with other dialogs is resumed": ('getattr(self.dataset, "digest", None)', "None"),
+    "the digest knows only the rows": (
+        "found.update(repr([ids.tolist(), labels.tolist()]).encode())",
+        "pass",
+    ),
     "a limit of 0 is accepted": ("limit is not None and limit < 1", "False"),
     "a library's error message about torn rows": (
         "except (ValueError, TypeError) as error:",
@@ -120,21 +160,18 @@ FAULTS = {
     "merging twice adds twice": ("        self.B.zero_()\n", ""),
     "cut turns are not counted": ('"turns cut": len(dialog) - n', '"turns cut": 0'),
     "dialogs that are too long are not counted": ('self.report["too long"] += 1', "pass"),
-    "shifted twice": (
-        "y[place] = ids[:-1], labels[1:]",
-        "y[place] = ids[:-1], labels[1:].roll(-1)",
-    ),
-    "not shifted": ("y[place] = ids[:-1], labels[1:]", "y[place] = ids[:-1], labels[:-1]"),
+    "shifted twice": ("= labels[1:]", "= labels[1:].roll(-1)"),
+    "not shifted": ("= labels[1:]", "= labels[:-1]"),
     "a dialog sees its neighbours": (
         "mask = owner[:, None, :, None] == owner[:, None, None, :]",
         "mask = (owner[:, None, :, None] < 0) == (owner[:, None, None, :] < 0)",
     ),
     "positions do not restart": (
-        "torch.arange(len(ids) - 1), number",
-        "torch.arange(at - len(ids) + 1, at), number",
+        "= torch.arange(len(ids) - 1)",
+        "= torch.arange(at, place.stop)",
     ),
-    "padding is learned": ("torch.full_like(x, -100), x.clone()", "x.clone(), x.clone()"),
-    "padding is seen": ("torch.full_like(x, -1)\n", "x.clone()\n"),
+    "padding is learned": ("y = torch.full((len(rows), T), -100)", "y = torch.zeros_like(x)"),
+    "padding is seen": ("torch.full((len(rows), T), -1) ", "torch.full((len(rows), T), 0) "),
     "rows are overfilled": ("by_room[room - need].append(row)", "by_room[room].append(row)"),
     "all epochs have the same order": (
         "deal(self.position, ",
@@ -142,8 +179,11 @@ FAULTS = {
     ),
     "the seed is ignored": ("len(self.dataset), self.seed)", "len(self.dataset), 0)"),
     "the position is not saved": ('{"position": self.position, "seed"', '{"position": 0, "seed"'),
-    "the mean of the batches' means": ("float(loss) * count, n + count", "float(loss), n + 1"),
-    "dropout is on in evaluation": ("    model.eval()\n    nats, n", "    nats, n"),
+    "the mean of the batches' means": (
+        "        nats += float(loss) * count\n        n += count\n",
+        "        nats += float(loss)\n        n += 1\n",
+    ),
+    "dropout is on in evaluation": ("    model.eval()\n    nats = 0.0\n", "    nats = 0.0\n"),
     "the model stays in evaluation mode": (
         "    model.train(training)\n    return nats",
         "    return nats",
@@ -153,18 +193,21 @@ FAULTS = {
         "model(x.to(device), y.to(device))[1]",
     ),
     "faults are not counted": ('report[fault or "kept"] += 1', 'report["kept"] += not fault'),
-    "the limit counts rows, not dialogs": ("len(dialogs) >= limit", 'report["rows"] >= limit + 1'),
+    "the limit counts rows, not dialogs": ("len(dialogs) < limit", 'report["rows"] <= limit'),
     "answers are in the wrong order": (
-        "answers[b] = ids[: ends[0] + 1]",
-        "answers[done] = ids[: ends[0] + 1]",
+        "answers[b] = _up_to(said, stop)",
+        "answers[done] = _up_to(said, stop)",
     ),
-    "an answer goes on after a control token": ("ids[: ends[0] + 1] if ends else ids", "ids"),
+    "an answer goes on after a control token": (
+        "            return ids[: i + 1]\n",
+        "            return ids\n",
+    ),
     "control tokens are in the reply": (
         "for token in ids if token not in special]",
         "for token in ids]",
     ),
     "all prompts share a seed": ("seed + done", "seed"),
-    "the scale ignores the rank": ("linear, alpha / rank", "linear, alpha"),
+    "the scale ignores the rank": ("self.scale = alpha / rank", "self.scale = alpha"),
     "B is not zero at first": (
         "linear.weight.new_zeros(out_features, rank)",
         "linear.weight.new_ones(out_features, rank)",

@@ -149,15 +149,20 @@ def _draw_row(row: Sequence[Token], chosen: int | None) -> str:
     )
 
 
-def show_tokens(chat: ChatTokenizer, dialog: Dialog) -> None:
-    """Display a dialog's tokens: learned ones on a coloured ground, control tokens in bold."""
+def show_pieces(pieces: Sequence[Sequence[Any]]) -> None:
+    """Display tokens that are given as [text, is it a control token, is it learned], as `show_tokens` does."""
     from IPython.display import display
 
-    row = [_token(facts, 0, place) for place, facts in enumerate(tokens_of(chat, dialog))]
+    row = [_token(facts, 0, place) for place, facts in enumerate(pieces)]
     learned = " ".join(visible(token.text) for token in row if token.is_learned)
     words = f"{len(row)} tokens, learned: {learned}"
     markup = f"{_draw_row(row, chosen=None)}<p>{html.escape(words)}</p>"
     display({"text/html": markup, "text/plain": words}, raw=True)
+
+
+def show_tokens(chat: ChatTokenizer, dialog: Dialog) -> None:
+    """Display a dialog's tokens: learned ones on a coloured ground, control tokens in bold."""
+    show_pieces(tokens_of(chat, dialog))
 
 
 def loss_view(data: dict[str, Any]) -> ipywidgets.VBox:

@@ -8,6 +8,7 @@ from courseware.exercises import Exactly, Exercise, Mistake, normal
 
 PAPER = 'chapter 14, "A dialog on paper"'
 NEWLINES = 'chapter 14, "Formats, to the newline"'
+PLAIN = 'chapter 14, "Sixty plain lines"'
 TOKENS = 'chapter 14, "Tokens, and which of them are learned"'
 ROWS = 'chapter 14, "Rows: cut, packed, shifted once"'
 TRAINER = 'chapter 14, "The same trainer"'
@@ -113,7 +114,7 @@ RENDER = Exercise(
         "Never write a control token's name into a text that you encode: put the ids `start` and `end` into the list yourself, and call encode(text) for the rest.",
     ),
     explanation="The labels are made from the same pieces as the ids, so they cannot disagree; and no text becomes a control token.",
-    look=TOKENS,
+    look=PLAIN,
     mistakes=(
         Mistake("loss on the user's turn", "The user's words are learned too. The model would learn to ask questions. Only the assistant's turns carry labels.",
                 edit=(_LEARNED, 'message["role"] != "system"')),
