@@ -160,6 +160,7 @@ class Conversation:
 
 
 _KIND = "MiniGPT conversation 1"
+_OWN = ("preferences", "sft", "course", "quick_assistant")  # the course's models, the best first
 
 
 def _read_conversation(path: str | Path, chat: ChatTokenizer) -> dict[str, Any]:
@@ -238,7 +239,7 @@ def trained_models(home: str | Path | None = None) -> dict[str, Path]:
             name = "/".join(parts)
             found[name.lstrip("0123456789").lstrip("_") or name] = folder
 
-    best = [name for name in ("preferences", "sft", "course") if name in found]
+    best = [name for name in _OWN if name in found]
     return {name: found[name] for name in [*best, *sorted(found.keys() - set(best))]}
 
 
@@ -248,7 +249,7 @@ def find_model(name: str | Path | None = None) -> Path:
     Raises FileNotFoundError, and lists the names, if there is none.
     """
     models = trained_models()
-    own = [folder for known, folder in models.items() if known in ("preferences", "sft", "course")]
+    own = [folder for known, folder in models.items() if known in _OWN]
     if name is None and own:
         return own[0]
     if name is None:
@@ -415,7 +416,9 @@ class Assistant(Conversation):
         with the names that there are, for another one.
         """
         folder = find_model(name)
-        if options.get("context") is None and folder in trained_models().values():
+        models = trained_models()
+        own = [models[known].resolve() for known in _OWN if known in models]
+        if options.get("context") is None and folder.resolve() in own:
             options["context"] = _OWN_CONTEXT
         return cls.from_pretrained(folder, **options)
 

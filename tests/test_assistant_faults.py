@@ -220,8 +220,8 @@ FAULTS = {
         '        if command == "/never":',
     ),
     "a context of 0 is replaced by the course's": (
-        'if options.get("context") is None and',
-        'if not options.get("context") and',
+        'if options.get("context") is None and folder',
+        'if not options.get("context") and folder',
     ),
     "the course's context is too small": ("_OWN_CONTEXT = 224", "_OWN_CONTEXT = 160"),
     "an undo leaves the question": (
@@ -299,10 +299,16 @@ FAULTS = {
         "if str(name) in models or str(name) in by_folder:",
         "if str(name) in models:",
     ),
-    "the default may be any model": (
-        'if known in ("preferences", "sft", "course")',
-        "if known",
+    "the default may be any model": ("if known in _OWN]", "if known]"),
+    "a path to the course's own model has another context": (
+        "folder.resolve() in own",
+        "folder in own",
     ),
+    "every model gets the course's context": (
+        'if options.get("context") is None and folder.resolve() in own:',
+        'if options.get("context") is None:',
+    ),
+    "the greeting has no examples": ("    if assistant.examples:\n", "    if False:\n"),
     "examples are not read": (
         '**{"examples": _read_examples(folder), **options}',
         "**options",
