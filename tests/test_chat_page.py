@@ -651,14 +651,12 @@ class Visit:
         self.page.press("#text", "Enter")
 
     def wait(self) -> None:
-        """Wait until no answer is being written and the window has been counted."""
-        self.page.wait_for_selector("#stop", state="hidden")
-        self.page.wait_for_load_state("networkidle")
+        """Wait until no answer is being written."""
+        self.page.wait_for_function("() => state.running === null")
 
     def ask(self, text: str) -> None:
         """Ask, and wait for the whole answer."""
         self.type(text)
-        self.page.wait_for_function("() => state.running === null")
         self.wait()
 
     def press(self, label: str) -> None:
@@ -775,7 +773,7 @@ def test_stop_keeps_what_was_written_and_stops_the_model(visit, script, how):
         visit.page.keyboard.press("Escape")
     else:
         visit.press("Stop")
-    visit.page.wait_for_function("() => state.running === null")
+    visit.wait()
 
     wait_for(lambda: script.closed == 1, "the end of the answer")
     assert script.pieces < 6000
@@ -820,9 +818,26 @@ def test_retry_undo_and_edit(visit, script):
     visit.press("Edit question 1")
     visit.page.fill(".editing textarea", "Changed?")
     visit.page.keyboard.press("Enter")
-    visit.page.wait_for_function("() => state.running === null")
+    visit.wait()
     assert visit.turns() == [["Changed?", "Other."]]
     assert "First" not in CHAT.decode(script.prompts[-1])
+
+
+@browser_test
+def test_drawing_anew_keeps_the_focus_and_what_is_being_typed(visit, script):
+    script.say("One.", "Two.")
+    visit.ask("First?")
+    visit.ask("Second?")
+    visit.page.get_by_role("button", name="Edit question 2").focus()
+    visit.page.evaluate("draw()")
+    assert visit.page.evaluate("nameOf(document.activeElement)") == "Edit question 2"
+
+    visit.page.keyboard.press("Enter")
+    visit.page.keyboard.type("Third")
+    visit.page.evaluate("draw()")
+    visit.page.keyboard.press("End")
+    visit.page.keyboard.type("!")
+    assert visit.page.input_value(".editing textarea") == "Third!"
 
 
 @browser_test
@@ -1115,7 +1130,7 @@ def test_axe_finds_nothing_and_the_page_is_not_wider_than_the_screen(visits, scr
     visit.page.wait_for_selector(".answer[aria-busy]")
     check("while two answers are written")
     go_on.set()
-    visit.page.wait_for_function("() => state.running === null")
+    visit.wait()
     visit.press("Settings")
     check("with the settings")
     visit.press("Settings")

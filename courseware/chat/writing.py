@@ -15,14 +15,14 @@ from minigpt_lib.assistant import Assistant, trained_models
 Message = dict[str, str]
 Event = dict[str, Any]
 
+MOST_MODELS = 2  # in memory: as many as can be compared
+
 
 class Models:
     """The assistants that the course has trained here, by name; those used last stay in memory.
 
     home: the folder with the models, the course's data/models by default.
     """
-
-    KEPT = 2  # as many as can be compared
 
     def __init__(self, home: Path = paths.ROOT / "data" / "models") -> None:
         self.home = home
@@ -72,7 +72,7 @@ class Models:
         with self._opening:
             key = name, (folder / "model.safetensors").stat().st_mtime_ns
             if key not in self._opened:
-                while len(self._opened) >= self.KEPT:
+                while len(self._opened) >= MOST_MODELS:
                     del self._opened[next(iter(self._opened))]
                 self._opened[key] = Assistant.open(folder)
             return self._opened[key]
