@@ -437,6 +437,8 @@ def _load(cls: type[MiniGPT], folder: Path, device: str | torch.device) -> MiniG
         with torch.device("meta"):
             model = cls(GPTConfig(**values))
         weights = load_file(folder / "model.safetensors", device=str(device))
+        if any(name.endswith((".A", ".B")) for name in weights):
+            raise ValueError("its LoRA layers were saved unmerged; call merge_lora before saving")
         model.load_state_dict(weights, assign=True)
     except (RuntimeError, TypeError, AttributeError, ValueError, SafetensorError) as error:
         raise ValueError(f"{folder} does not hold one whole model: {error}") from error

@@ -10,6 +10,7 @@ from sft_dialogs import BASE, CHATS, model_of
 from torch import nn
 
 from minigpt_lib.lora import LoRALinear, add_lora, merge_lora
+from minigpt_lib.model import GPTConfig, MiniGPT
 from minigpt_lib.sft import resize_embedding
 
 
@@ -55,3 +56,15 @@ def test_a_larger_vocabulary_keeps_the_logits_of_the_old_tokens():
     larger = resize_embedding(model, CHATS["llama3"].vocab_size)
 
     torch.testing.assert_close(larger(ids)[0][..., : BASE.vocab_size], model(ids)[0])
+
+
+def test_a_model_saved_with_its_detours_is_refused_with_the_remedy(tmp_path):
+    model = add_lora(MiniGPT(GPTConfig(13, 8, n_embd=12, n_layer=1, n_head=3)), 2)
+    model.save_pretrained(tmp_path)
+
+    with pytest.raises(ValueError, match="merge_lora") as caught:
+        MiniGPT.from_pretrained(tmp_path)
+    assert str(tmp_path) in str(caught.value)
+
+    merge_lora(model).save_pretrained(tmp_path)
+    MiniGPT.from_pretrained(tmp_path)
