@@ -405,7 +405,8 @@ class Assistant(Conversation):
         file is missing, ValueError if one is damaged or knows no format.
         """
         model, chat = _open_model(folder)
-        return cls(model, chat, **{"examples": _read_examples(folder), **options})
+        options.setdefault("examples", _read_examples(folder))
+        return cls(model, chat, **options)
 
     @classmethod
     def open(cls, name: str | Path | None = None, **options: Any) -> "Assistant":

@@ -349,7 +349,7 @@ def _ready() -> None:
 
 def _start(options: _Options, screen: _Screen, ctrl_c: _CtrlC) -> _Talk:
     """Return the conversation that the options ask for, greeted or taken up."""
-    assistants = {}
+    assistants: dict[str, Assistant] = {}
     names = [options.model] if options.compare is None else [options.model, options.compare]
     for name in names:
         folder = find_model(name)

@@ -310,8 +310,12 @@ FAULTS = {
     ),
     "the greeting has no examples": ("    if assistant.examples:\n", "    if False:\n"),
     "examples are not read": (
-        '**{"examples": _read_examples(folder), **options}',
-        "**options",
+        '        options.setdefault("examples", _read_examples(folder))\n',
+        "        _read_examples(folder)\n",
+    ),
+    "examples that are given are not taken": (
+        'options.setdefault("examples", _read_examples(folder))',
+        'options["examples"] = _read_examples(folder)',
     ),
     "an example may be anything": (
         "not is_list or not all(isinstance(text, str) and text.strip() for text in questions)",

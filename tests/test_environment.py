@@ -97,6 +97,21 @@ def test_jupyterlab_does_not_ask_for_news(setup_env, tmp_path):
     assert config["disabledExtensions"]["@jupyterlab/apputils-extension:announcements"] is True
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows gets a .cmd file instead")
+def test_the_command_minigpt_stands_beside_the_environments_python(setup_env, tmp_path):
+    folder = tmp_path / ".venv" / "bin"
+    folder.mkdir(parents=True)
+    python = folder / "python"
+    python.write_text('#!/bin/sh\necho "$@"\n', encoding="utf-8")
+    python.chmod(0o755)
+
+    setup_env.make_command()
+
+    command = [str(folder / "minigpt"), "-p", "Who are you?"]
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=60)
+    assert done.stdout == "-m minigpt_lib.terminal -p Who are you?\n"
+
+
 def test_the_report_finds_this_computer_ready():
     report = doctor.report()
 

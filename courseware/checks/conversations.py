@@ -128,7 +128,9 @@ def in_modules(things: Sequence[Any], **names: object) -> Iterator[None]:
     """Let these names mean something else in the modules of these classes and functions."""
     with contextlib.ExitStack() as stack:
         for module in {thing.__module__ for thing in things}:
-            stack.enter_context(mock.patch.multiple(sys.modules[module], create=True, **names))
+            for name, meaning in names.items():
+                patch = mock.patch.object(sys.modules[module], name, meaning, create=True)
+                stack.enter_context(patch)
         yield
 
 

@@ -42,7 +42,7 @@ def window(parts: Sequence[tuple[str, int, bool]], room: int, answer: int) -> No
         alt=f"Two rows of boxes as wide as their tokens. Above, all parts of the conversation. Below, the window: "
         f"{kept} stay, {lost} is left out, and {answer} tokens are free for the answer.",
         caption="From left to right: the system message, three turns, the question with the header of its answer. "
-        "The pale turn is left out.",
+        "The grey turn is left out.",
     )
 
 
@@ -56,9 +56,11 @@ def rows(tokens: Sequence[str], start: int) -> None:
         d.text(x + step / 2 - 10, 20, f"position {i}", size=14)
         d.box(x, 30, step - 20, 34, token, colour, radius=3)
         if i >= start:
-            d.line(x - step + step / 2 - 10, 66, x - step + step / 2 - 10, 92, "value")
-            d.line(x - step + step / 2 - 10, 92, x + step / 2 - 10, 92, "value")
-            d.arrow(x + step / 2 - 10, 92, x + step / 2 - 10, 66, "value")
+            begin = x - step / 2 - 2
+            end = x + step / 2 - 18
+            d.line(begin, 66, begin, 92, "value")
+            d.line(begin, 92, end, 92, "value")
+            d.arrow(end, 92, end, 66, "value")
             d.text(x - 10, 112, f"row {i - 1}", size=14)
 
     written = "; ".join(
