@@ -87,6 +87,22 @@ def test_the_saved_assistant_answers(finished):
     assert assistant.chat.vocab_size == 402
 
 
+def test_the_assistant_before_dpo_is_saved_too(finished):
+    folder, _ = finished
+
+    before = Assistant.from_pretrained(folder / "before")
+    after = Assistant.from_pretrained(folder / "assistant")
+
+    changed = [
+        name
+        for name, weight in before.model.state_dict().items()
+        if not weight.equal(after.model.state_dict()[name])
+    ]
+    assert changed
+    assert before.chat.vocab_size == after.chat.vocab_size
+    assert len(before.examples) == len(after.examples) == 5
+
+
 def test_the_recipe_is_saved_with_the_course(finished):
     folder, _ = finished
 

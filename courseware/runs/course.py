@@ -243,6 +243,9 @@ def _whole_way(stages: _Stages, recipe: Recipe, folder: Path, seed: int, n: int)
     model = train("reading", "reading", read, recipe.reading.steps)
     learn = functools.partial(finetune, model, chat, stuff)
     model = train("learning to answer", "answering", learn, recipe.answering.steps)
+    save_assistant(
+        folder / "before", model, chat, stuff.held_out
+    )  # to compare it with what follows
     before = clock("measuring", lambda on_step: measure(model, chat, stuff, n))
 
     choose = functools.partial(prefer, model, chat, stuff)
@@ -301,7 +304,7 @@ def _claim(folder: Path, recipe: Recipe, seed: int) -> None:
             raise ValueError(f"{folder} holds a course with other settings: {remedy}")
         return
 
-    stages = ("reading", "answering", "preferring", "assistant")
+    stages = ("reading", "answering", "before", "preferring", "assistant")
     found = [name for name in stages if (folder / name).exists()]
     if found:
         raise ValueError(
