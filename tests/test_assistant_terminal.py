@@ -172,6 +172,11 @@ def test_help_explains_the_options(tmp_path):
 # ---------------------------------------------------------------- in a terminal
 
 
+def _without_a_size():
+    """Return the environment without COLUMNS and LINES, which would hide the size of the terminal."""
+    return {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
+
+
 class Terminal:
     """The command in a pseudo-terminal: type, wait for words.
 
@@ -195,7 +200,7 @@ class Terminal:
             stderr=slave,
             start_new_session=True,
             preexec_fn=lambda: self._control(ctrl_c),
-            env=os.environ | {"TERM": "dumb"} | variables,
+            env=_without_a_size() | {"TERM": "dumb"} | variables,
         )
         os.close(slave)
         self.seen = ""

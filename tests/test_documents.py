@@ -647,7 +647,7 @@ ROWS: dict[str, Runner] = {
     ),
     r"python benchmarks/finetuning\.py": whole(prints=r"\| bare words \|"),
     r"python benchmarks/people_scaling\.py": whole(prints=r"\| 800 \| 89 \|"),
-    r"python benchmarks/pretraining_memory\.py": whole(
+    r"python benchmarks/pretraining_memory\.py( --only memory)?": whole(
         *("--only=memory", "--sizes", "0.2"), prints=r"\| 0\.2 \|(.*\n)+.*fineweb_44m"
     ),
     r"python benchmarks/pretraining_scaling\.py.*": whole(

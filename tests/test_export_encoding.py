@@ -131,7 +131,7 @@ def relies_on_the_system(call: ast.Call) -> bool:
     """Return whether a call reads, writes or pipes text without naming the encoding."""
     function = ast.unparse(call.func)
     keywords = {keyword.arg for keyword in call.keywords}
-    if "encoding" in keywords or function in ("os.open", "webbrowser.open"):
+    if "encoding" in keywords or function in ("os.open", "webbrowser.open", "Assistant.open"):
         return False
 
     name = function.rpartition(".")[2]
