@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from minigpt_lib.baselines import evaluating
 from minigpt_lib.bpe import BPETokenizer
 from minigpt_lib.chat import FORMATS, ChatTokenizer, Dialog
 from minigpt_lib.generation import GenerationConfig, TextGenerator
@@ -561,19 +562,18 @@ class Assistant(Conversation):
 @torch.inference_mode()
 def attention_maps(model: MiniGPT, ids: Tensor) -> Tensor:
     """Return the attention weights of all layers and heads for ids (T,): (L, H, T, T), float32, on the CPU."""
-    maps, hooks, training = [], [], model.training
+    maps, hooks = [], []
     blocks: Iterable[Any] = model.blocks
 
     def note(attention: Any, given: tuple[Any, ...]) -> None:
         maps.append(attention.weights(*given)[0].float().cpu())
 
     try:
-        model.eval()  # without dropout, as when it wrote
         for block in blocks:
             hooks.append(block.attention.register_forward_pre_hook(note))
-        model(ids[None].to(model.embedding.weight.device))
+        with evaluating(model):  # without dropout, as when it wrote
+            model(ids[None].to(model.embedding.weight.device))
     finally:
-        model.train(training)
         for hook in hooks:
             hook.remove()
     return torch.stack(maps)

@@ -22,11 +22,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from minigpt_lib.baselines import evaluating
 from minigpt_lib.chat import ChatTokenizer, Dialog, answer_ids, fault_of
 from minigpt_lib.checkpoints import atomic_write
 from minigpt_lib.model import MiniGPT
 from minigpt_lib.packing import deal
-from minigpt_lib.training import PRECISIONS, Batch, TrainConfig, Trainer, evaluating
+from minigpt_lib.training import PRECISIONS, Batch, TrainConfig, Trainer
 
 __all__ = [
     "dpo_loss",

@@ -19,6 +19,7 @@ import datasets
 import torch
 from torch import Tensor, nn
 
+from minigpt_lib.baselines import evaluating
 from minigpt_lib.chat import ChatTokenizer, Dialog, fault_of
 from minigpt_lib.documents import stream_documents
 from minigpt_lib.model import MiniGPT
@@ -234,22 +235,20 @@ def evaluate_dialogs(
 
     loss_of(x, y, options): how to compute a batch's mean loss (default: the model's own).
     """
-    training = model.training
     device = next(model.parameters()).device
-    model.eval()
     nats = 0.0
     n = 0
-    for at in range(0, len(dataset), batch_size):
-        x, y, options = dataset.batch(range(at, min(at + batch_size, len(dataset))))
-        if loss_of is None:
-            moved = {name: value.to(device) for name, value in options.items()}
-            loss = model(x.to(device), y.to(device), **moved)[1]
-        else:
-            loss = loss_of(x, y, options)
-        count = int((y != -100).sum())
-        nats += float(loss) * count
-        n += count
-    model.train(training)
+    with evaluating(model):
+        for at in range(0, len(dataset), batch_size):
+            x, y, options = dataset.batch(range(at, min(at + batch_size, len(dataset))))
+            if loss_of is None:
+                moved = {name: value.to(device) for name, value in options.items()}
+                loss = model(x.to(device), y.to(device), **moved)[1]
+            else:
+                loss = loss_of(x, y, options)
+            count = int((y != -100).sum())
+            nats += float(loss) * count
+            n += count
     return nats / n
 
 

@@ -169,8 +169,11 @@ FAULTS = {
         "@torch.inference_mode()\ndef attention_maps",
         "def attention_maps",
     ),
-    "dropout is on for attention": ("        model.eval()  # without", "        pass  # without"),
-    "the model stays in evaluation mode": ("        model.train(training)\n", ""),
+    "dropout is on for attention": ("with evaluating(model):", "if True:"),
+    "the model stays in evaluation mode": (
+        "with evaluating(model):",
+        "model.eval()\n        if True:",
+    ),
     "a question without room is not explained": (
         '        raise ValueError(f"today\'s settings leave the last question no room: {error}") from None',
         "        raise",

@@ -180,13 +180,13 @@ FAULTS = {
     "the seed is ignored": ("len(self.dataset), self.seed)", "len(self.dataset), 0)"),
     "the position is not saved": ('{"position": self.position, "seed"', '{"position": 0, "seed"'),
     "the mean of the batches' means": (
-        "        nats += float(loss) * count\n        n += count\n",
-        "        nats += float(loss)\n        n += 1\n",
+        "            nats += float(loss) * count\n            n += count\n",
+        "            nats += float(loss)\n            n += 1\n",
     ),
-    "dropout is on in evaluation": ("    model.eval()\n    nats = 0.0\n", "    nats = 0.0\n"),
+    "dropout is on in evaluation": ("with evaluating(model):", "if True:"),
     "the model stays in evaluation mode": (
-        "    model.train(training)\n    return nats",
-        "    return nats",
+        "with evaluating(model):",
+        "model.eval()\n    if True:",
     ),
     "the mask is not passed on": (
         "model(x.to(device), y.to(device), **moved)[1]",
