@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import random
 import sys
 import time
@@ -27,7 +26,7 @@ from unittest import mock
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
-from rivals import RESULTS, hardware, hardware_line, save, table
+from rivals import RESULTS, earlier_runs, hardware, hardware_line, save, table
 
 from courseware import paths
 from courseware.material import people
@@ -217,14 +216,10 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
 
-    runs: list[dict[str, Any]] = []
-    if options.out.exists():
-        old = json.loads(options.out.read_text(encoding="utf-8"))
-        if old["quick"] != options.quick:
-            parser.error(
-                f"{options.out} holds runs with quick={old['quick']}: choose another --out."
-            )
-        runs = old["runs"]
+    try:
+        runs: list[dict[str, Any]] = earlier_runs(options.out, options.quick) or []
+    except ValueError as error:
+        parser.error(str(error))
 
     missing = [name for name in options.only if name not in [r["variant"] for r in runs]]
     if missing:

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import math
 import random
 import sys
@@ -28,7 +27,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
-from rivals import RESULTS, hardware, hardware_line, save, table
+from rivals import RESULTS, earlier_runs, hardware, hardware_line, save, table
 
 from courseware.material import people
 from courseware.runs.recipe import FULL, Material, Recipe, material, new_model
@@ -148,14 +147,12 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
 
-    runs: dict[str, list[Run]] = {budget: [] for budget in BUDGETS}
-    if options.out.exists():
-        old = json.loads(options.out.read_text(encoding="utf-8"))
-        if old["quick"] != options.quick:
-            parser.error(
-                f"{options.out} holds runs with quick={old['quick']}: choose another --out."
-            )
-        runs = old["runs"]
+    try:
+        runs: dict[str, list[Run]] = earlier_runs(options.out, options.quick) or {
+            budget: [] for budget in BUDGETS
+        }
+    except ValueError as error:
+        parser.error(str(error))
 
     facts = {"hardware": hardware(), "quick": options.quick}
     for budget in options.budgets:

@@ -22,6 +22,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -103,6 +104,19 @@ def table(caption: str, columns: Sequence[str], rows: Iterable[Sequence[object]]
 def save(path: Path, results: object) -> None:
     """Write results as JSON; a crash leaves the old file or the new one, never a part."""
     paths.write_atomic(path, json.dumps(results, indent=1) + "\n")
+
+
+def earlier_runs(path: Path, quick: bool) -> Any:
+    """Return the "runs" of a file of results, or None without a file.
+
+    Raises ValueError if they were made with another `quick`: short and whole runs must not mix.
+    """
+    if not path.exists():
+        return None
+    old = json.loads(path.read_text(encoding="utf-8"))
+    if old["quick"] != quick:
+        raise ValueError(f"{path} holds runs with quick={old['quick']}: choose another --out.")
+    return old["runs"]
 
 
 def _processor() -> str:

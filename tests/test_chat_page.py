@@ -450,16 +450,26 @@ def test_nothing_is_done_for_a_get(client, path):
 # ---------------------------------------------------------------- the server in a thread, as a browser meets it
 
 
-@pytest.fixture(scope="module")
-def address(home) -> Iterator[str]:
-    """Serve the page from a thread of this process; yield its address."""
+def serve(home):
+    """Return the address of a new server of the models in `home`, and a function that ends the server."""
     listener = command.listening_socket(0)
     server = new_server(Models(home))
     thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
     thread.start()
-    yield f"http://127.0.0.1:{listener.getsockname()[1]}/"
-    server.should_exit = True
-    thread.join()
+
+    def end():
+        server.should_exit = True
+        thread.join()
+
+    return f"http://127.0.0.1:{listener.getsockname()[1]}/", end
+
+
+@pytest.fixture(scope="module")
+def address(home) -> Iterator[str]:
+    """Serve the page from a thread of this process; yield its address."""
+    address, end = serve(home)
+    yield address
+    end()
 
 
 def connection_to(address: str) -> http.client.HTTPConnection:
@@ -1155,14 +1165,10 @@ def test_colours_can_be_chosen(visits):
 
 @browser_test
 def test_a_server_that_has_ended_is_named(chromium, home):
-    listener = command.listening_socket(0)
-    server = new_server(Models(home))
-    thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
-    thread.start()
+    address, end = serve(home)
     context = chromium.new_context()
-    visit = Visit(context, f"http://127.0.0.1:{listener.getsockname()[1]}/")
-    server.should_exit = True
-    thread.join()
+    visit = Visit(context, address)
+    end()
 
     visit.type("Hello?")
     visit.page.wait_for_selector("#note.alert")
@@ -1173,16 +1179,12 @@ def test_a_server_that_has_ended_is_named(chromium, home):
 
 @browser_test
 def test_the_page_without_a_model_says_what_makes_one(chromium, tmp_path):
-    listener = command.listening_socket(0)
-    server = new_server(Models(tmp_path))
-    thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
-    thread.start()
+    address, end = serve(tmp_path)
     context = chromium.new_context()
-    visit = Visit(context, f"http://127.0.0.1:{listener.getsockname()[1]}/")
+    visit = Visit(context, address)
 
     assert "There is no assistant yet" in visit.note() and "make course" in visit.note()
     assert visit.page.is_disabled("#send")
 
     context.close()
-    server.should_exit = True
-    thread.join()
+    end()
