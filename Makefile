@@ -5,7 +5,7 @@ SETUP := $(PYTHON) courseware/setup/environment.py
 LAB_ARGS ?=
 CHAT_ARGS ?=
 
-.PHONY: help lab test check book chat course chapters progress reset bench verify setup
+.PHONY: help lab test check book chat course chapters real progress reset bench verify setup
 help:  ## list these targets
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
 
@@ -35,6 +35,9 @@ course:  ## make an assistant the whole way, unattended, and report every figure
 chapters:  ## run every chapter from first to last and store the outputs
 	@$(SETUP)
 	@$(PY) -m courseware run $(wildcard notebooks/[0-9]*.ipynb)
+
+real:  ## also install the published model that chapters 17, 19 and 21 can use (92 MB)
+	@$(SETUP) --real
 
 progress:  ## show what you have exported and solved
 	@$(PY) -m courseware progress

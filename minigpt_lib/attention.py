@@ -118,6 +118,7 @@ class CausalSelfAttention(nn.Module):
     n_kv_head: the number of heads of keys and values, each serving n_head / n_kv_head neighbouring
     query heads (Ainslie et al., 2023); n_head by default. fused: use torch's kernel; otherwise the
     explicit form runs, with the same result. dropout: in training only, on weights and output.
+    head_dim: the width of a head, n_embd / n_head by default.
     Raises ValueError if the heads do not divide the channels or one another.
     """
 
@@ -130,21 +131,22 @@ class CausalSelfAttention(nn.Module):
         bias: bool = True,
         dropout: float = 0.0,
         fused: bool = True,
+        head_dim: int | None = None,
     ) -> None:
         super().__init__()
         n_kv_head = n_head if n_kv_head is None else n_kv_head
-        if n_head < 1 or n_embd < 1 or n_embd % n_head:
+        if n_head < 1 or n_embd < 1 or (head_dim is None and n_embd % n_head):
             raise ValueError(f"n_embd={n_embd} cannot be cut into n_head={n_head} equal heads.")
         if n_kv_head < 1 or n_head % n_kv_head:
             raise ValueError(f"n_head={n_head} cannot share n_kv_head={n_kv_head} heads evenly.")
 
         self.n_head = n_head
         self.n_kv_head = n_kv_head
-        self.head_dim = n_embd // n_head
+        self.head_dim = n_embd // n_head if head_dim is None else head_dim
         self.dropout = dropout
         self.fused = fused
         self.qkv = nn.Linear(n_embd, (n_head + 2 * n_kv_head) * self.head_dim, bias=bias)
-        self.proj = nn.Linear(n_embd, n_embd, bias=bias)
+        self.proj = nn.Linear(n_head * self.head_dim, n_embd, bias=bias)
 
     def forward(
         self,

@@ -33,6 +33,7 @@ from minigpt_lib.positions import (
 )
 
 __all__ = [
+    "ATTENTIONS",
     "FFNS",
     "NORMS",
     "POSITIONS",
@@ -50,8 +51,8 @@ class GPTConfig:
     """Every choice that makes a model, checked: GPT-2 and Llama 3 are two values of this type.
 
     None means the default that follows from the other fields: n_kv_head = n_head; ffn_hidden = 4 C, or
-    2/3 of that when gated. `bias` covers the linear layers and LayerNorm. `fused` uses torch's kernels
-    where there are any. init_std is the standard deviation of fresh weights.
+    2/3 of that when gated; head_size = C / n_head. `bias` covers the linear layers and LayerNorm. `fused`
+    uses torch's kernels where there are any. init_std is the standard deviation of fresh weights.
 
     Raises ValueError, with the numbers that conflict, for a combination that cannot work.
     """
@@ -75,6 +76,8 @@ class GPTConfig:
     norm_eps: float = 1e-5
     fused: bool = True
     init_std: float = 0.02
+    attention: str = "causal"
+    head_size: int | None = None
 
     def __post_init__(self) -> None:
         problems = _problems(self)
@@ -84,7 +87,7 @@ class GPTConfig:
     @property
     def head_dim(self) -> int:
         """Return the width of one attention head."""
-        return self.n_embd // self.n_head
+        return self.n_embd // self.n_head if self.head_size is None else self.head_size
 
     @classmethod
     def preset(cls, name: str, **changes: Any) -> "GPTConfig":
@@ -112,6 +115,17 @@ NORMS = {
     "layer": lambda c: LayerNorm(c.n_embd, c.norm_eps, c.bias, fused=c.fused),
     "rms": lambda c: RMSNorm(c.n_embd, c.norm_eps, fused=c.fused),
 }
+ATTENTIONS = {
+    "causal": lambda c: CausalSelfAttention(
+        c.n_embd,
+        c.n_head,
+        c.n_kv_head,
+        bias=c.bias,
+        dropout=c.dropout,
+        fused=c.fused,
+        head_dim=c.head_size,
+    ),
+}
 
 
 def _plain_ffn(c: GPTConfig) -> GPTFFN:
@@ -133,7 +147,7 @@ FFNS = dict.fromkeys(ACTIVATIONS, _plain_ffn) | {"swiglu": _gated_ffn}
 
 
 def _wrong_sizes(c: GPTConfig) -> Iterator[str]:
-    optional = ("n_kv_head", "ffn_hidden")
+    optional = ("n_kv_head", "ffn_hidden", "head_size")
     for name in ("vocab_size", "max_seq_len", "n_embd", "n_layer", "n_head", *optional):
         size = getattr(c, name)
         is_default = size is None and name in optional
@@ -142,7 +156,13 @@ def _wrong_sizes(c: GPTConfig) -> Iterator[str]:
 
 
 def _wrong_values(c: GPTConfig) -> Iterator[str]:
-    known = {"position": POSITIONS, "norm": NORMS, "ffn": FFNS, "norm_position": ("pre", "post")}
+    known = {
+        "position": POSITIONS,
+        "norm": NORMS,
+        "ffn": FFNS,
+        "attention": ATTENTIONS,
+        "norm_position": ("pre", "post"),
+    }
     for name, choices in known.items():
         if getattr(c, name) not in tuple(choices):
             yield f"{name}={getattr(c, name)!r}, expected one of {', '.join(choices)}"
@@ -164,13 +184,16 @@ def _wrong_values(c: GPTConfig) -> Iterator[str]:
 
 
 def _conflicts(c: GPTConfig) -> Iterator[str]:
-    if c.n_embd % c.n_head:
+    if c.n_embd % c.n_head and c.head_size is None:
         yield f"n_embd={c.n_embd} cannot be cut into n_head={c.n_head} equal heads"
     if c.n_kv_head is not None and c.n_head % c.n_kv_head:
         yield f"n_head={c.n_head} query heads cannot share n_kv_head={c.n_kv_head} evenly"
 
     if c.position == "rope" and c.head_dim % 2:
-        yield f"rope turns pairs, but n_embd={c.n_embd} / n_head={c.n_head} = {c.head_dim} is odd"
+        width = f"n_embd={c.n_embd} / n_head={c.n_head} = {c.head_dim}"
+        if c.head_size is not None:
+            width = f"head_size={c.head_size}"
+        yield f"rope turns pairs, but {width} is odd"
     if c.position == "sinusoidal" and c.n_embd % 2:
         yield f"sines and cosines come in pairs, but n_embd={c.n_embd} is odd"
     if c.position != "rope" and c.rope_scaling is not None:
@@ -233,9 +256,7 @@ class TransformerBlock(nn.Module):
         self.pre = c.norm_position == "pre"
         self.norm1 = NORMS[c.norm](c)
         self.norm2 = NORMS[c.norm](c)
-        self.attention = CausalSelfAttention(
-            c.n_embd, c.n_head, c.n_kv_head, bias=c.bias, dropout=c.dropout, fused=c.fused
-        )
+        self.attention = ATTENTIONS[c.attention](c)
         self.ffn = FFNS[c.ffn](c)
 
     def forward(

