@@ -1,1 +1,1 @@
-"""Texts, data and models for the chapters: the plays, invented people, reference models with our weights."""
+"""Texts, data and models for the chapters: the plays, invented people, questions, reference models with our weights."""
