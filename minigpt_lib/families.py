@@ -389,7 +389,7 @@ def _default_hidden(config: GPTConfig) -> int:
     """Return the width that ffn_hidden=None means in a gated layer."""
     with torch.device("meta"):
         one_layer = MiniGPT(dataclasses.replace(config, n_layer=1))
-    return one_layer.get_submodule("blocks.0.ffn.up").weight.shape[0]
+    return one_layer.state_dict()["blocks.0.ffn.up.weight"].shape[0]
 
 
 @dataclass(frozen=True)

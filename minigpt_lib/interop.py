@@ -111,7 +111,7 @@ def _tokenizer(
 ) -> BPETokenizer:
     """Return a tokenizer with these ids; ValueError if its merges would be others than the published ones."""
     wrong = [
-        name for name, i in (ids | special).items() if type(i) is not int or not 0 <= i < 2**24
+        name for name, i in {**ids, **special}.items() if type(i) is not int or not 0 <= i < 2**24
     ]
     if wrong:
         raise ValueError(f"token {wrong[0][:40]!r} has no sound id")
