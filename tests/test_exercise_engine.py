@@ -14,9 +14,9 @@ import pytest
 import torch
 
 from courseware import paths, progress
-from courseware.exercises import check, find, hint, learner, solution
+from courseware.exercises import check, find, hint, learner, registry, solution
 from courseware.exercises.compare import Exactly, difference, same
-from courseware.exercises.engine import Exercise, judge
+from courseware.exercises.engine import Exercise, Verdict, judge
 from courseware.exercises.tasks import Task
 
 
@@ -286,6 +286,13 @@ def test_cards_and_progress():
         parser = Tags()
         parser.feed(card._repr_html_())
         assert not parser.open and "color:" not in card._repr_html_().replace("border-color:", "")
+
+
+def test_a_title_that_ends_with_a_mark_gets_no_full_stop_behind_it():
+    for exercise in registry().values():
+        title = exercise.task.title
+        shown = learner.card(exercise, Verdict("right")).heading
+        assert shown == (f"Right: {title}" if title[-1] in ".?!" else f"Right: {title}.")
 
 
 def test_hints_come_one_by_one_and_end():

@@ -87,13 +87,15 @@ def check(name: str, answer: Any) -> Card:
 def card(exercise: Exercise, verdict: Verdict) -> Card:
     """Return the card for a verdict."""
     title = exercise.task.title
+    if not title.endswith(("?", "!", ".")):
+        title += "."
     if verdict.kind == "right":
-        return Card("right", f"Right: {title}.", exercise.explanation)
+        return Card("right", f"Right: {title}", exercise.explanation)
 
     if verdict.kind == "not attempted":
         verb = "Repair" if exercise.task.repair else "Fill"
         text = f'{verb} the function above, run its cell, then this one. hint("{exercise.name}") helps.'
-        return Card("not attempted", f"Not attempted yet: {title}.", text)
+        return Card("not attempted", f"Not attempted yet: {title}", text)
 
     look = f" Where to look: {verdict.look}" if verdict.look else ""
     return Card("wrong", f"Not yet: {verdict.diagnosis}.", verdict.message + look)
