@@ -108,8 +108,8 @@ class QKNormAttention(CausalSelfAttention):
 
 def register_attentions() -> None:
     """Put the attention of Qwen 2 and Qwen 3 into the model's registry."""
-    ATTENTIONS.setdefault("qkv_bias", QKVBiasAttention)
-    ATTENTIONS.setdefault("qk_norm", QKNormAttention)
+    ATTENTIONS["qkv_bias"] = QKVBiasAttention
+    ATTENTIONS["qk_norm"] = QKNormAttention
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from minigpt_lib.assistant import find_model, trained_models
+from minigpt_lib.assistant import _data_folder, find_model, trained_models
 from minigpt_lib.bpe import GPT2_PATTERN, LLAMA3_PATTERN, SMOLLM2_PATTERN, BPETokenizer
 from minigpt_lib.families import Part, config_from_gguf, config_from_hf, parts, register_attentions
 from minigpt_lib.model import GPTConfig, MiniGPT
@@ -26,6 +26,7 @@ from minigpt_lib.weight_files import Entry, WeightFile, read_folder, read_gguf, 
 
 __all__ = [
     "QWEN2_PATTERN",
+    "adopt",
     "fetch",
     "find_smollm2",
     "load",
@@ -470,6 +471,33 @@ def _checked(model: MiniGPT, tokenizer: BPETokenizer, path: Path) -> tuple[MiniG
             f"{model.config.vocab_size:,} rows."
         )
     return model, tokenizer
+
+
+def adopt(source: str | Path, name: str, home: str | Path | None = None) -> Path:
+    """Save a published model among your own and return its folder: `minigpt --model NAME` then talks with it.
+
+    source: as in `load`. home: the folder of all models, the course's data/models by default. The weights
+    are saved in float32, whatever they were. Raises FileExistsError if there is something of this name, and
+    ValueError for a name that is more than one, or a vocabulary that is not a plain BPETokenizer's.
+    """
+    home = _data_folder() / "models" if home is None else Path(home)
+    if not re.fullmatch(r"[\w-]+", name):
+        raise ValueError(f"name={name!r}: expected letters, digits, _ and - only.")
+    folder = home / name
+    if folder.exists():
+        raise FileExistsError(f"{folder} is there already: choose another name.")
+
+    model, tokenizer = load(source)
+    if type(tokenizer) is not BPETokenizer:
+        raise ValueError(
+            f"{source}: its tokenizer normalises text, which BPETokenizer.save cannot keep."
+        )
+    part = folder.with_name(f"{name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    model.save_pretrained(part)
+    tokenizer.save(part / "tokenizer.json")
+    part.rename(folder)  # whole or not at all
+    return folder
 
 
 _SMALL_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -113,8 +115,6 @@ def test_without_a_network_the_message_says_what_to_do(tmp_path):
 
 
 def _environment() -> dict[str, str]:
-    import os
-
     return dict(os.environ)
 
 
@@ -213,6 +213,8 @@ PROMPTS = [
     "Water boils at",
     "A recipe for pancakes:\n",
     "Photosynthesis is",
+    "The best thing about winter is that",
+    "SELECT name FROM users WHERE",
 ]
 
 
@@ -221,26 +223,24 @@ def test_smollm2_gives_the_logits_and_the_greedy_text_of_transformers(smollm2):
     """Float32, the same dequantised weights: logits within 1e-3 of the largest, 50 prompts of 64 tokens."""
     path, model, tokenizer = smollm2
     theirs = _as_transformers(path, model.config)
-    writer = TextGenerator(model, tokenizer)
-    prompts = [
-        tokenizer.encode(f"{start} {more}".strip())
-        for start in PROMPTS
-        for more in ("", "the", "a", "not", "1")
-    ]
-    assert len(prompts) == 50
-    for ids in prompts:
-        ids = torch.tensor([ids])
-        with torch.inference_mode():
-            agree(model(ids)[0], theirs(ids).logits, of_largest=1e-3, what="logits")
-            expected = theirs.generate(
-                ids,
-                attention_mask=torch.ones_like(ids),
-                max_new_tokens=64,
-                do_sample=False,
-                eos_token_id=None,
-                pad_token_id=0,
-            )
-        assert writer.generate_ids(ids, 64, "greedy").tolist() == expected.tolist()
+    text = torch.tensor(tokenizer.encode("\n".join(PROMPTS)))
+    ids = text.unfold(0, 12, 1)[
+        :50
+    ]  # windows of 12 tokens, so that both write a batch without padding
+    assert ids.shape == (50, 12)
+
+    with torch.inference_mode():
+        agree(model(ids)[0], theirs(ids).logits, of_largest=1e-3, what="logits")
+        expected = theirs.generate(
+            ids,
+            attention_mask=torch.ones_like(ids),
+            max_new_tokens=64,
+            do_sample=False,
+            eos_token_id=None,
+            pad_token_id=0,
+        )
+    found = TextGenerator(model, tokenizer).generate_ids(ids, 64, "greedy")
+    assert found.tolist() == expected.tolist()
 
 
 def _theirs_of(path):
@@ -288,13 +288,18 @@ def test_ids_of_smollm2_on_10_000_texts_are_those_of_tokenizers(smollm2):
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(
+    not Path("/proc/self/status").exists(), reason="Linux says how much memory a process had"
+)
 def test_loading_smollm2_takes_at_most_10_seconds_of_one_core_and_1500_megabytes(smollm2):
     code = """
-        import resource, time
+        import re, time
         from minigpt_lib.interop import load
         began = time.process_time()
         load("smollm2")
-        print(time.process_time() - began, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+        seconds = time.process_time() - began
+        status = open("/proc/self/status", encoding="utf-8").read()
+        print(seconds, re.search(r"VmHWM:\\s+(\\d+) kB", status)[1])
     """
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(code)],
@@ -304,7 +309,7 @@ def test_loading_smollm2_takes_at_most_10_seconds_of_one_core_and_1500_megabytes
     )
     seconds, kilobytes = map(float, done.stdout.split())
     assert seconds < 10
-    assert kilobytes < 1.5e6 or sys.platform == "darwin"  # which counts in bytes
+    assert kilobytes < 1.5e6
 
 
 def test_an_unknown_pre_tokenizer_is_named():
