@@ -177,7 +177,7 @@ def main() -> None:
     text = (Path(__file__).resolve().parent.parent / "README.md").read_text(encoding="utf-8")
     ids = torch.tensor([tokenizer.encode(text)[:LONG]])
     for dtype in (torch.float32, torch.bfloat16):
-        ours, theirs = ours.to(dtype), theirs.to(dtype)
+        ours, theirs = ours.to(dtype), theirs.to(dtype=dtype)
         times = measure(pack_weights(ours), theirs, ids, options.repeat)
         name = str(dtype).removeprefix("torch.")
         needed = sum(weight.numel() * weight.element_size() for weight in ours.parameters())

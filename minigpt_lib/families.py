@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from minigpt_lib.attention import CausalSelfAttention, _Cache
+from minigpt_lib.feedforward import swiglu_hidden
 from minigpt_lib.model import ATTENTIONS, GPTConfig, MiniGPT
 from minigpt_lib.norms import RMSNorm
 from minigpt_lib.positions import (
@@ -373,7 +374,7 @@ def config_to_hf(config: GPTConfig) -> dict[str, Any]:
     values |= {"num_key_value_heads": config.n_kv_head or config.n_head, "hidden_act": "silu"}
     if "head_dim" in values:
         values["head_dim"] = config.head_dim
-    values["intermediate_size"] = config.ffn_hidden or _default_hidden(config)
+    values["intermediate_size"] = config.ffn_hidden or swiglu_hidden(config.n_embd)
     if family.name == "llama":
         values |= {"attention_bias": config.bias, "mlp_bias": config.bias}
     values["rope_theta"] = config.rope_base
@@ -383,13 +384,6 @@ def config_to_hf(config: GPTConfig) -> dict[str, Any]:
         }
         values["rope_scaling"] = {"rope_type": "llama3"} | scaling
     return values
-
-
-def _default_hidden(config: GPTConfig) -> int:
-    """Return the width that ffn_hidden=None means in a gated layer."""
-    with torch.device("meta"):
-        one_layer = MiniGPT(dataclasses.replace(config, n_layer=1))
-    return one_layer.state_dict()["blocks.0.ffn.up.weight"].shape[0]
 
 
 @dataclass(frozen=True)
@@ -636,7 +630,7 @@ def config_to_gguf(config: GPTConfig) -> dict[str, Any]:
 
     name = family.gguf
     hidden = config.ffn_hidden or (
-        4 * config.n_embd if family.name == "gpt2" else _default_hidden(config)
+        4 * config.n_embd if family.name == "gpt2" else swiglu_hidden(config.n_embd)
     )
     sizes = dataclasses.replace(
         config, ffn_hidden=hidden, n_kv_head=config.n_kv_head or config.n_head

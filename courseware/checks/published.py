@@ -14,6 +14,7 @@ import torch
 import transformers
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from torch import Tensor, nn
+from transformers.utils import logging
 
 TEXT = (
     "The capital of France is Paris, and in 1603 it was, too. It's what they'd say: naïve café, "
@@ -162,9 +163,9 @@ def trained_tokenizer(name: str = "gpt2", vocab_size: int = 400) -> Tokenizer:
 def save(name: str, folder: Path, shard: str = "10GB", tokenizer: str = "gpt2") -> Any:
     """Write a model of CONFIGS and a tokenizer into a folder as they lie on the hub; return the model."""
     model = random_model(name)
-    transformers.utils.logging.disable_progress_bar()
+    logging.disable_progress_bar()
     model.save_pretrained(folder, max_shard_size=shard)
-    transformers.utils.logging.enable_progress_bar()
+    logging.enable_progress_bar()
     trained_tokenizer(tokenizer).save(str(folder / "tokenizer.json"))
     return model
 

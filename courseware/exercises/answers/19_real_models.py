@@ -14,7 +14,9 @@ TOKENS = {
     "a space in front": "Ġthe",
     "a line break and a tab": "Ċĉ",
     "two bytes of one letter": "Ã¼",
-    "the bytes 127 to 160 and 173": "ġĢłŃ",
+    "the bytes 127 and 128": "ġĢ",
+    "the byte 160": "ł",
+    "the byte 173": "Ń",
     "the first and the last that are visible": "!~¡¬®ÿ",
     "the byte 0": "Ā",
     "an empty token": "",
@@ -142,8 +144,9 @@ ROWS = Exercise(
 
 CLAIMS = {
     "what is true": ([3, 4], 4, 8, 56, 100),
-    "a single number": ([], 4, 0, 4, 4),
-    "to the end of the file": ([25], 4, 0, 100, 100),
+    "a single number": ([], 4, 8, 12, 100),
+    "at the start of the file": ([3, 4], 4, 0, 48, 100),
+    "to the end of the file": ([3, 4], 4, 52, 100, 100),
     "beyond the end of the file": ([3, 4], 4, 60, 108, 100),
     "a terabyte": ([10**12], 1, 0, 10**12, 100),
     "more bytes than the shape needs": ([3, 4], 4, 8, 60, 100),
@@ -157,8 +160,8 @@ CLAIMS = {
 
 
 def _probe_sound(answer):
-    for name, claim in CLAIMS.items():
-        yield name, bool(answer(*claim))
+    for name, (shape, *numbers) in CLAIMS.items():
+        yield name, bool(answer(list(shape), *numbers))
 
 
 SOUND = Exercise(
