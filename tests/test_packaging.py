@@ -70,7 +70,7 @@ def test_every_import_of_the_library_is_a_dependency():
                 imported.add((node.module or "").partition(".")[0])
 
     declared = {re.match(r"[A-Za-z0-9_]+", line)[0] for line in PROJECT["dependencies"]}
-    brought = {"pyarrow", "pandas", "multiprocess", "huggingface_hub"}  # by datasets, which cannot work without them
+    brought = {"pyarrow", "pandas", "multiprocess"}  # by datasets, which cannot work without them
     optional = {"IPython", "ipywidgets"}  # imported where a notebook asks for them
     unknown = imported - declared - brought - optional - {"minigpt_lib"} - sys.stdlib_module_names
     assert unknown == set()
