@@ -51,6 +51,28 @@ def test_a_chapter_with_a_main_becomes_a_command(course):
     assert done.stdout == "said ['a', 'b']\n"
 
 
+def test_a_chapter_with_two_commands_names_each_after_its_module(course):
+    cells = []
+    for module in ("toy", "toys"):
+        cells += [
+            f"#| module: {module}",
+            f"#| export\ndef {module}_main():\n    print('{module}')",
+            f"#| check: {module} speaks\nassert {module}_main() is None",
+        ]
+        cells[-1] += (
+            "\nimport contextlib, io\nwith contextlib.redirect_stdout(io.StringIO()) as said:\n"
+            f"    {module}_main()\nassert said.getvalue() == '{module}\\n'"
+        )
+    course.chapter(*cells[1:], module=cells[0])
+    exporting.export("05")
+    for module in ("toy", "toys"):
+        command = [sys.executable, "-m", f"minigpt_lib.{module}"]
+        done = subprocess.run(
+            command, cwd=course.root, capture_output=True, encoding="utf-8", check=True
+        )
+        assert done.stdout == f"{module}\n"
+
+
 def test_same_bytes_and_same_table_twice(course):
     course.good()
     first, text = repr(exporting.export("05")), course.target.read_bytes()

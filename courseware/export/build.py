@@ -40,8 +40,9 @@ _NOUNS = {
     "module": "a module cell",
 }
 
-# `python -m minigpt_lib.<module>`; a cell cannot hold it, as a notebook's __name__ is "__main__" too.
-_COMMAND = 'if __name__ == "__main__":\n    raise SystemExit(main())'
+# `python -m minigpt_lib.<module>` calls main, or <module>_main where a chapter has several commands; a cell cannot
+# hold it, as a notebook's __name__ is "__main__" too.
+_COMMAND = 'if __name__ == "__main__":\n    raise SystemExit({name}())'
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,8 @@ def _build_module(chapter: Chapter, section: Section, place: rules.Place) -> Can
     rules.refuse_duplicates(trees)
     public = rules.public_names(trees, section.name)
 
-    source = _format(_assemble(docstring, trees, public))
+    command = next((name for name in ("main", f"{section.name}_main") if name in public), "")
+    source = _format(_assemble(docstring, trees, public, command))
     candidate = Candidate(section.name, source, public, _owners(source, trees))
     _refuse_lint(candidate, trees, chapter)
     return candidate
@@ -195,7 +197,7 @@ def _docstring(chapter: Chapter, section: Section) -> str:
     return f'"""{escaped}\n\n{origin}\n"""'
 
 
-def _assemble(docstring: str, trees: list[Parsed], public: list[str]) -> str:
+def _assemble(docstring: str, trees: list[Parsed], public: list[str], command: str) -> str:
     """Join docstring, sorted imports, `__all__` and the rest of the cells, not yet formatted."""
     imports: list[str] = []
     blocks: list[str] = []
@@ -206,8 +208,8 @@ def _assemble(docstring: str, trees: list[Parsed], public: list[str]) -> str:
 
     names = "__all__ = [" + ", ".join(f'"{name}"' for name in public) + "]"
     parts = [docstring, _sorted_imports(imports), names, *filter(None, blocks)]
-    if "main" in public:
-        parts.append(_COMMAND)
+    if command:
+        parts.append(_COMMAND.format(name=command))
     return "\n\n".join(parts) + "\n"
 
 
