@@ -44,6 +44,7 @@ def test_logits_are_those_of_transformers(pair):
         agree(ours(ids)[0], theirs(ids).logits, of_largest=1e-5, what="logits")
 
 
+@pytest.mark.slow
 def test_64_greedy_tokens_are_those_of_transformers(pair):
     theirs, ours, _ = pair
     ids = torch.randint(400, (4, 20), generator=torch.Generator().manual_seed(2))

@@ -95,6 +95,7 @@ def test_ids_of_10_000_texts_are_those_of_tokenizers(kind):
 # --- the hub ---
 
 
+@pytest.mark.slow
 def test_without_a_network_the_message_says_what_to_do(tmp_path):
     """The real huggingface_hub, told to stay offline, with an empty store."""
     code = """
@@ -154,6 +155,7 @@ def smollm2():
     return path, *load(path)
 
 
+@pytest.mark.slow
 def test_smollm2_knows_the_capital_of_france(smollm2):
     _, model, tokenizer = smollm2
     question = [{"role": "user", "content": "What is the capital of France?"}]
@@ -278,6 +280,7 @@ def _compare_smollm2(smollm2, n: int, seed: int) -> None:
     assert compared > 0.8 * n
 
 
+@pytest.mark.slow
 def test_ids_of_smollm2_are_those_of_tokenizers(smollm2):
     _compare_smollm2(smollm2, 500, seed=3)
 
