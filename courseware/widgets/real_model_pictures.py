@@ -15,8 +15,7 @@ def q4_1_block() -> None:
         x = 106 + 20 * i
         d.box(x, 28, 18, 17, "", "query", radius=2)
         d.box(x, 45, 18, 17, "", "residual", radius=2)
-    d.text(30, 80, "2 bytes", size=13)
-    d.text(78, 80, "2 bytes", size=13)
+    d.text(54, 80, "2 + 2 bytes", size=13)
     d.text(266, 80, "16 bytes, two steps in each", size=13)
 
     d.arrow(115, 66, 115, 112, "residual")
