@@ -157,7 +157,8 @@ def grouped(window: int | None = None, sinks: int = 0) -> Callable[[GPTConfig], 
     return build
 
 
-ATTENTIONS["grouped"] = grouped()  # pyrefly: ignore[bad-assignment]
+# pyrefly: ignore[bad-assignment]  the registry takes any builder
+ATTENTIONS["grouped"] = grouped()
 
 
 class _RollingLayer:
