@@ -122,6 +122,14 @@ def loading() -> dict[str, float]:
     return {"core_seconds": core, "clock_seconds": clock, "megabytes": megabytes}
 
 
+def loading_line(found: dict[str, float]) -> str:
+    """Return what loading took, as a line."""
+    core, clock = found["core_seconds"], found["clock_seconds"]
+    return (
+        f"loading: {core:.1f} s of a core, {clock:.1f} s of the clock, {found['megabytes']:,.0f} MB"
+    )
+
+
 def report(results: dict[str, Any]) -> str:
     """Return the tables of the results."""
     rows = []
@@ -147,12 +155,7 @@ def report(results: dict[str, Any]) -> str:
         "reading, s",
         "times as fast, reading",
     ]
-    load_of = results["loading"]
-    said = (
-        f"loading: {load_of['core_seconds']:.1f} s of a core, {load_of['clock_seconds']:.1f} s of the clock, "
-        f"{load_of['megabytes']:,.0f} MB"
-    )
-    return table(caption, columns, rows) + "\n\n" + said
+    return table(caption, columns, rows) + "\n\n" + loading_line(results["loading"])
 
 
 def main() -> None:
@@ -172,6 +175,7 @@ def main() -> None:
 
     results: dict[str, Any] = {"hardware": hardware(), "repeat": options.repeat, "dtypes": {}}
     results["loading"] = loading()
+    print(loading_line(results["loading"]) + "\n", flush=True)  # the rest takes minutes
     ours, tokenizer = load("smollm2")
     theirs = as_llama(ours)
     text = (Path(__file__).resolve().parent.parent / "README.md").read_text(encoding="utf-8")

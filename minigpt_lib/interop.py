@@ -450,8 +450,7 @@ def load(source: str | Path, dtype: torch.dtype = torch.float32) -> tuple[MiniGP
         raise FileNotFoundError(f"{path} has no config.json.")
     values = read_json(path / "config.json")
     if "model_type" not in values and "n_embd" in values:  # MiniGPT.save_pretrained wrote it
-        model = MiniGPT.from_pretrained(path).to(dtype)
-        return _checked(model, BPETokenizer.load(path / "tokenizer.json"), path)
+        return _checked(*_own(path, values, dtype), path)
 
     if not (path / "tokenizer.json").is_file():
         raise FileNotFoundError(
@@ -462,6 +461,20 @@ def load(source: str | Path, dtype: torch.dtype = torch.float32) -> tuple[MiniGP
     except ValueError as error:
         raise ValueError(f"{path / 'tokenizer.json'}: {error}.") from None
     return _checked(_filled(_report_hf(path, values), dtype), tokenizer, path)
+
+
+def _own(path: Path, values: Mapping[str, Any], dtype: torch.dtype) -> tuple[MiniGPT, BPETokenizer]:
+    """Return the model and the tokenizer that this course has saved; it may have come from somebody else."""
+    sizes = {name: value for name, value in values.items() if name != "rope_scaling"}
+    try:
+        _refuse_absurd(GPTConfig(**sizes), read_folder(path).entries)
+        model = MiniGPT.from_pretrained(path)
+        tokenizer = BPETokenizer.load(path / "tokenizer.json")
+    except OSError:
+        raise
+    except Exception as error:  # also of a pattern, and of brackets without end
+        raise ValueError(f"{path} holds no run of this course: {error}") from error
+    return model.to(dtype), tokenizer
 
 
 def _checked(model: MiniGPT, tokenizer: BPETokenizer, path: Path) -> tuple[MiniGPT, BPETokenizer]:

@@ -217,6 +217,11 @@ FAULTS = {
         "if False:",
         OWN,
     ),
+    "a run of this course of any size": (
+        "_refuse_absurd(GPTConfig(**sizes), read_folder(path).entries)",
+        "str(sizes)",
+        OWN,
+    ),
     "an adopted model is left as a part": ("    part.rename(folder)", "    str(folder)", OWN),
     "an adopted model replaces another one": ("    if folder.exists():", "    if False:", OWN),
     "NFC is lost when a model is adopted": ("if type(tokenizer) is not BPETokenizer:", "if False:", OWN),
