@@ -538,16 +538,16 @@ def _varint(n: int) -> bytes:
 
 def _message(*fields: tuple[int, int | float | str | bytes]) -> bytes:
     """Return fields, each (number, value), as protocol buffers: varints, 4-byte floats, and texts or messages."""
-    written = b""
+    written: list[bytes] = []  # joined once: weights would be copied again and again
     for number, value in fields:
         if isinstance(value, int):
-            written += _varint(number * 8) + _varint(value)
+            written += [_varint(number * 8), _varint(value)]
         elif isinstance(value, float):
-            written += _varint(number * 8 + 5) + struct.pack("<f", value)
+            written += [_varint(number * 8 + 5), struct.pack("<f", value)]
         else:
             data = value.encode("utf-8") if isinstance(value, str) else value
-            written += _varint(number * 8 + 2) + _varint(len(data)) + data
-    return written
+            written += [_varint(number * 8 + 2), _varint(len(data)), data]
+    return b"".join(written)
 
 
 # onnx.proto, https://github.com/onnx/onnx/blob/main/onnx/onnx.proto: field numbers and enumerations.

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_models import expected_parameters, on_meta
 
-from minigpt_lib.model import FFNS, NORMS, POSITIONS, PRESETS, GPTConfig, MiniGPT, count_parameters
+from minigpt_lib.feedforward import ACTIVATIONS
+from minigpt_lib.model import NORMS, POSITIONS, PRESETS, GPTConfig, MiniGPT, count_parameters
 
 CHOICES = st.fixed_dictionaries(
     {
@@ -23,7 +24,7 @@ CHOICES = st.fixed_dictionaries(
         "position": st.sampled_from([*POSITIONS]),
         "norm": st.sampled_from([*NORMS]),
         "norm_position": st.sampled_from(["pre", "post"]),
-        "ffn": st.sampled_from([*FFNS]),
+        "ffn": st.sampled_from([*ACTIVATIONS, "swiglu"]),
         "ffn_hidden": st.none() | st.integers(1, 50),
         "tie_weights": st.booleans(),
         "bias": st.booleans(),

@@ -18,8 +18,10 @@ from courseware.widgets.parameter_counter import (
     parameter_counter,
     tenths,
 )
-from minigpt_lib.model import FFNS, NORMS, POSITIONS, PRESETS, GPTConfig, count_parameters
+from minigpt_lib.feedforward import ACTIVATIONS
+from minigpt_lib.model import NORMS, POSITIONS, PRESETS, GPTConfig, count_parameters
 
+FFNS = (*ACTIVATIONS, "swiglu")  # chapter 09's own: later chapters add to the registry
 DATA = counter_data(PRESETS, position=POSITIONS, norm=NORMS, ffn=FFNS)
 
 

@@ -212,7 +212,7 @@ def test_a_client_that_hangs_up_in_mid_stream_stops_the_answer():
 def test_a_client_that_reads_nothing_keeps_nobody_waiting():
     engine = Engine(chatterer("a", 4000), CHAT, limits=Limits(tokens=3000))
     with running(application(engine, "tiny")) as address:
-        connection, _ = address.open(CHAT_PATH, asked(stream=True, max_tokens=1500))
+        connection, _ = address.request(CHAT_PATH, asked(stream=True, max_tokens=1500))
         try:
             client = client_of(address)
             assert (

@@ -28,7 +28,7 @@ class Address:
         """Return the address that a client of OpenAI's API wants."""
         return f"http://{self.host}:{self.port}/v1"
 
-    def open(
+    def request(
         self,
         path: str,
         body: object = None,
@@ -54,9 +54,9 @@ class Address:
         seconds: float = PATIENCE,
     ) -> tuple[int, Any]:
         """Return (status, content) of a request; JSON is decoded, and other content is a text."""
-        connection, response = self.open(path, body, headers, seconds)
+        connection, response = self.request(path, body, headers, seconds)
         try:
-            text = response.read().decode("utf-8")
+            text = str(response.read(), "utf-8")
         finally:
             connection.close()
         is_json = "json" in response.headers.get("content-type", "")
