@@ -654,6 +654,9 @@ ROWS: dict[str, Runner] = {
         *("--megabytes=0.3", "--rounds=1"), prints=r"\| 2 \|(.*\n)+.*\| 16 \|"
     ),
     r"python benchmarks/gpu\.py": whole(prints="GPU"),
+    r"python benchmarks/quantization\.py.*": until(
+        r"SmolLM2 is not installed|model loaded|tokens after a prompt", "--repeat=1"
+    ),
     r"python benchmarks/real_model\.py.*": until(
         r"SmolLM2 is not installed|loading: ", "--repeat=1"
     ),
