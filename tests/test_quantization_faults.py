@@ -62,7 +62,6 @@ FAULTS = {
     "a kernel for groups of any size": ("group in (32, 64, 128, 256)", "group"),
     "the slowest is chosen": ("min(times, key=times.__getitem__)", "max(times, key=times.__getitem__)"),
     "times are measured each time": ("@functools.cache\n", ""),
-    "the whole of a large matrix is measured": ("rows = min(N, max(16, 2**20 // K // 16 * 16))", "rows = N"),
     "the bias is lost": ("return y if self.bias is None else y + self.bias", "return y"),
     "any product is taken": ("if product not in usable:", "if product not in PRODUCTS:"),
     "the original is changed": ("model = copy.deepcopy(model).eval()", "model = model.eval()"),
