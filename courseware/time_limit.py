@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 AGAIN = 0.2  # seconds after which code that swallowed a TooLong gets another
+LEAVING = 5.0  # seconds that `finally` clauses and with blocks have to put things back
 _OURS = (str(Path(__file__).parent), contextlib.__file__)
 
 
@@ -22,11 +24,13 @@ class TooLong(BaseException):
 def time_limit(seconds: float | None) -> Iterator[None]:
     """Raise TooLong after `seconds`, where the system has timers and this is the main thread.
 
-    A loop around a bare `except:` swallows it. From then on it is raised at every line of the stopped code, also
+    Code that is left cleans up undisturbed, such as a with block that resets a device, if that takes no longer than
+    LEAVING. A loop around a bare `except:` swallows it. From then on it is raised at every line of the stopped code, also
     at the lines of the handler itself, until the code is left.
     """
     over = False
     swallowed = False
+    first = 0.0  # when TooLong was raised for the first time
 
     def at_every_line(frame: FrameType, event: str, argument: Any) -> Any:
         if over or _ours(frame):
@@ -36,7 +40,11 @@ def time_limit(seconds: float | None) -> Iterator[None]:
         return at_every_line
 
     def stop(signum: int, frame: FrameType | None) -> None:
-        nonlocal swallowed
+        nonlocal swallowed, first
+
+        is_leaving = isinstance(sys.exc_info()[1], TooLong)
+        if is_leaving and time.monotonic() < first + LEAVING:
+            return
 
         if over or swallowed and _ours(frame):  # the stopped code has been left already
             return
@@ -47,6 +55,8 @@ def time_limit(seconds: float | None) -> Iterator[None]:
                 frame.f_trace = at_every_line
                 frame = frame.f_back
 
+        if not swallowed:
+            first = time.monotonic()
         swallowed = True
         raise TooLong
 

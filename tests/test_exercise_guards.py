@@ -130,6 +130,28 @@ def world():
     )
 
 
+def test_a_with_block_of_an_endless_answer_is_left_whole():
+    put_back = []
+
+    class Slow:
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *error):
+            end = time.monotonic() + 0.7
+            while time.monotonic() < end:
+                pass
+            put_back.append(True)
+
+    def answer(x):
+        with Slow():
+            while True:
+                pass
+
+    assert judge(order(0.2), answer).diagnosis == "too slow or endless"
+    assert put_back == [True], "the time limit struck again in the middle of __exit__"
+
+
 def test_an_endless_loop_is_left_soon_even_if_it_swallows_everything():
     begin = time.monotonic()
     assert judge(order(0.3), swallows_everything).diagnosis == "too slow or endless"

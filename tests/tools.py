@@ -113,7 +113,7 @@ def first_failing(
         try:
             for i in sorted(_checks(prover, check), key=lambda i: _seconds[number, i]):
                 start = time.perf_counter()
-                passed = prover.passes(i, 180.0, names)
+                passed = prover.passes(i, 60.0, names)
                 _seconds[number, i] = max(_seconds[number, i], time.perf_counter() - start)
                 if not passed:
                     return prover.job["checks"][i]["number"]
