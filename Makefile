@@ -36,7 +36,7 @@ chapters:  ## run every chapter from first to last and store the outputs
 	@$(SETUP)
 	@$(PY) -m courseware run $(wildcard notebooks/[0-9]*.ipynb)
 
-real:  ## also install the published model that chapters 17, 19 and 21 can use (92 MB)
+real:  ## also install the published model that chapters 19 and 22 can use (92 MB)
 	@$(SETUP) --real
 
 progress:  ## show what you have exported and solved

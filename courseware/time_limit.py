@@ -25,8 +25,8 @@ def time_limit(seconds: float | None) -> Iterator[None]:
     """Raise TooLong after `seconds`, where the system has timers and this is the main thread.
 
     Code that is left cleans up undisturbed, such as a with block that resets a device, if that takes no longer than
-    LEAVING. A loop around a bare `except:` swallows it. From then on it is raised at every line of the stopped code, also
-    at the lines of the handler itself, until the code is left.
+    LEAVING. A loop around a bare `except:` swallows it. From then on it is raised at every line of the stopped code,
+    also at the lines of the handler itself, until the code is left.
     """
     over = False
     swallowed = False

@@ -37,7 +37,14 @@ from minigpt_lib.bpe import (
 from minigpt_lib.char_tokenizer import CharTokenizer
 from minigpt_lib.chat import FORMATS, ChatFormat, ChatTokenizer
 from minigpt_lib.families import config_to_gguf, config_to_hf, parts, rope_factors
-from minigpt_lib.interop import QWEN2_PATTERN, NormalizedBPETokenizer, load
+from minigpt_lib.interop import (
+    _BYTES,
+    _GGUF_PATTERNS,
+    _PUBLISHED_PATTERNS,
+    QWEN2_PATTERN,
+    NormalizedBPETokenizer,
+    load,
+)
 from minigpt_lib.model import MiniGPT, count_parameters
 from minigpt_lib.positions import rotary_frequencies
 
@@ -55,24 +62,14 @@ __all__ = [
 
 
 def byte_characters() -> list[str]:
-    """Return the 256 characters that stand for the bytes 0 to 255 in published vocabularies.
-
-    Visible Latin-1 characters stand for themselves; the others get U+0100 and up: bytes_to_unicode in
-    GPT-2's encoder.py.
-    """
-    visible = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    hidden = [byte for byte in range(256) if byte not in visible]
-    characters = {byte: chr(byte) for byte in visible}
-    characters |= {byte: chr(256 + i) for i, byte in enumerate(hidden)}
-    return [characters[byte] for byte in range(256)]
+    """Return the 256 characters that stand for the bytes 0 to 255: chapter 19's table, the other way round."""
+    return sorted(_BYTES, key=_BYTES.__getitem__)
 
 
-_LLAMA3_REGEX = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
-    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
-_GPT4_REGEX = _LLAMA3_REGEX.replace(r"|\s*[\r\n]+", r"|\s+\z|\s*[\r\n]")
-_QWEN2_REGEX = _LLAMA3_REGEX.replace(r"\p{N}{1,3}", r"\p{N}")
+# Chapter 19's tables, the other way round: how tokenizer.json and GGUF write our patterns.
+_REGEXES = {ours: regex for regex, ours in _PUBLISHED_PATTERNS.items()}
+_GGUF_NAMES = {ours: name for name, ours in _GGUF_PATTERNS.items()}
+_GPT4_REGEX = _REGEXES[LLAMA3_PATTERN].replace(r"|\s*[\r\n]+", r"|\s+\z|\s*[\r\n]")
 
 
 def _byte_level(use_regex: bool) -> dict[str, Any]:
@@ -100,14 +97,16 @@ class _PublishedPattern:
     gguf: str | None
 
 
+_PRE_TOKENIZERS = {
+    GPT2_PATTERN: _byte_level(True),
+    SMOLLM2_PATTERN: _in_sequence({"type": "Digits", "individual_digits": True}, True),
+    LLAMA3_PATTERN: _in_sequence(_split(_REGEXES[LLAMA3_PATTERN]), False),
+    QWEN2_PATTERN: _in_sequence(_split(_REGEXES[QWEN2_PATTERN]), False),
+    GPT4_PATTERN: _in_sequence(_split(_GPT4_REGEX), False),
+}
 _PATTERNS = {
-    GPT2_PATTERN: _PublishedPattern(_byte_level(True), "gpt-2"),
-    SMOLLM2_PATTERN: _PublishedPattern(
-        _in_sequence({"type": "Digits", "individual_digits": True}, True), "smollm"
-    ),
-    LLAMA3_PATTERN: _PublishedPattern(_in_sequence(_split(_LLAMA3_REGEX), False), "llama-bpe"),
-    QWEN2_PATTERN: _PublishedPattern(_in_sequence(_split(_QWEN2_REGEX), False), "qwen2"),
-    GPT4_PATTERN: _PublishedPattern(_in_sequence(_split(_GPT4_REGEX), False), None),
+    ours: _PublishedPattern(theirs, _GGUF_NAMES.get(ours))
+    for ours, theirs in _PRE_TOKENIZERS.items()
 }
 _ENDS = ("<|endoftext|>", "<|end_of_text|>", "</s>")  # what ends a document, in this order
 

@@ -23,6 +23,7 @@ from minigpt_lib.chat import FORMATS, ChatTokenizer
 from minigpt_lib.exports import export_gguf, export_hf, export_onnx, export_web
 from minigpt_lib.families import register_attentions
 from minigpt_lib.generation import TextGenerator
+from minigpt_lib.interop import load
 from minigpt_lib.model import GPTConfig, MiniGPT
 from minigpt_lib.positions import RopeScaling
 
@@ -157,13 +158,12 @@ def test_a_vocabulary_with_gaps_and_an_unknown_token(tmp_path):
 
 @pytest.mark.slow
 def test_an_export_can_be_loaded_by_our_own_library(tmp_path):
-    interop = pytest.importorskip("minigpt_lib.interop", reason="needs the chapter's first half")
     for family, choices in FAMILIES.items():
         model = model_of(choices)
         export_hf(model, CHAT, tmp_path / family)
         export_gguf(model, CHAT, tmp_path / f"{family}.gguf")
         for source in (tmp_path / family, tmp_path / f"{family}.gguf"):
-            again, tokenizer = interop.load(source)
+            again, tokenizer = load(source)
             with torch.inference_mode():
                 assert torch.equal(again(some_ids(2, 50))[0], model(some_ids(2, 50))[0]), source
             assert tokenizer.encode(SAMPLE) == CHAT.encode(SAMPLE)

@@ -15,9 +15,7 @@ COMMAND = "the command of the exports"
 REFUSALS = "exports that are refused"
 
 FAULTS = {
-    "a byte borrows another character": (BYTES, "chr(256 + i)", "chr(257 + i)"),
-    "no-break space is visible": (BYTES, "*range(161, 173)", "*range(160, 173)"),
-    "a soft hyphen is visible": (BYTES, "*range(174, 256)]", "*range(173, 256)]"),
+    "bytes in the order of their characters": (BYTES, "key=_BYTES.__getitem__", ""),
     "a space in front of every text": (
         HF,
         '"add_prefix_space": False',
@@ -37,8 +35,8 @@ FAULTS = {
     ),
     "GPT-4's pattern is Llama 3's": (
         HF,
-        r'_GPT4_REGEX = _LLAMA3_REGEX.replace(r"|\s*[\r\n]+", r"|\s+\z|\s*[\r\n]")',
-        "_GPT4_REGEX = _LLAMA3_REGEX",
+        r'_GPT4_REGEX = _REGEXES[LLAMA3_PATTERN].replace(r"|\s*[\r\n]+", r"|\s+\z|\s*[\r\n]")',
+        "_GPT4_REGEX = _REGEXES[LLAMA3_PATTERN]",
     ),
     "an answer ends at the end of a document": (
         HF,

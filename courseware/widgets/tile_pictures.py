@@ -1,4 +1,4 @@
-"""The drawings of chapter 17's first half: shared key heads, tiles of scores, and a queue of tokens for experts."""
+"""The drawings of chapter 17: shared key heads, tiles of scores, and a queue of tokens for experts."""
 
 from __future__ import annotations
 

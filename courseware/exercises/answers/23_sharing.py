@@ -6,25 +6,6 @@ import torch
 
 from courseware.exercises import Exercise, Mistake, normal
 
-PLAIN = 'chapter 19, "Forty plain lines"'
-BLOCKS = 'chapter 19, "Thirty-two numbers in twenty bytes"'
-ORDER = 'chapter 19, "An order that no shape shows"'
-FILES = 'chapter 19, "Into the library: files that nobody vouches for"'
-
-TOKENS = {
-    "letters": "Hamlet",
-    "a space in front": "Ġthe",
-    "a line break and a tab": "Ċĉ",
-    "two bytes of one letter": "Ã¼",
-    "the bytes 127 and 128": "ġĢ",
-    "the byte 160": "ł",
-    "the byte 173": "Ń",
-    "the first and the last that are visible": "!~¡¬®ÿ",
-    "the byte 0": "Ā",
-    "an empty token": "",
-}
-
-
 GRAPH = 'chapter 23, "ONNX: the computation itself"'
 STREAM = 'chapter 23, "An answer that arrives in pieces"'
 PAGE = 'chapter 23, "For a web page: a header and a block of numbers"'
