@@ -688,9 +688,7 @@ class _ServerOptions:
     name: str | None = None  # what clients call it; None: the name of its folder
     host: str = "127.0.0.1"  # where to listen; 0.0.0.0 for other computers too, which needs a key
     port: int = 8000  # 0: any that is free
-    api_key: str | None = (
-        None  # what clients must send; None: the variable MINIGPT_API_KEY, or no key
-    )
+    api_key: str | None = None  # what clients must send; None: the value of MINIGPT_API_KEY
     system: str = SYSTEM  # the message that comes first where a client sends none; "" for none
     context: int | None = None  # tokens to read and write; None: 224 for the course's own, else all
     max_tokens: int = Limits.tokens  # of an answer
@@ -704,10 +702,11 @@ def server_main(argv: list[str] | None = None) -> None:
     options = tyro.cli(_ServerOptions, args=argv, prog="python -m minigpt_lib.server")
     try:
         _serve(options)
-    except KeyboardInterrupt:
-        print("stopped.", file=sys.stderr)
+    except KeyboardInterrupt:  # a process that a script put into the background gets none here
+        pass
     except (ValueError, OSError, OverflowError) as error:
         raise SystemExit(f"{type(error).__name__}: {error}") from error
+    print("stopped.", file=sys.stderr)
 
 
 def _served_model(

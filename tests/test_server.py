@@ -409,7 +409,10 @@ def test_nothing_that_a_client_sends_becomes_a_control_token(roomy_address, text
 
 
 @pytest.mark.slow
-def test_the_command_serves_a_folder_until_ctrl_c(model, tmp_path):
+@pytest.mark.parametrize(
+    "handler", [signal.SIG_DFL, signal.SIG_IGN], ids=["terminal", "background"]
+)
+def test_the_command_serves_a_folder_until_ctrl_c(model, tmp_path, handler):
     model.save_pretrained(tmp_path / "mine")
     CHAT.base.save(tmp_path / "mine" / "tokenizer.json")
     command = [sys.executable, "-m", "minigpt_lib.server", "--model", str(tmp_path / "mine")]
@@ -417,6 +420,7 @@ def test_the_command_serves_a_folder_until_ctrl_c(model, tmp_path):
         [*command, "--port", "0"],
         cwd=paths.ROOT,
         env={**os.environ, "MINIGPT_API_KEY": "k"},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, handler),  # a script's `&` ignores Ctrl-C
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         encoding="utf-8",
