@@ -155,6 +155,7 @@ def test_an_mlp_depends_on_exactly_its_context(context):
         assert influential == list(range(max(0, t - context + 1), t + 1))
 
 
+@pytest.mark.slow
 def test_a_bigram_mlp_cannot_beat_the_counted_bigrams_on_their_own_text():
     text = load_text()
     stream = torch.tensor(CharTokenizer.from_text(text).encode(text[:20_000]))

@@ -57,6 +57,7 @@ def test_the_ids_are_tiktokens_for_a_vocabulary_trained_on_the_text_itself(text,
         assert tokenizer.encode(one) == theirs.encode_ordinary(one)
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(st.binary(max_size=30), st.data())
 def test_the_ids_are_tiktokens_for_ranks_that_no_training_gives(extra, data):
@@ -180,6 +181,7 @@ def _as_hugging_face(tokenizer: BPETokenizer) -> tokenizers.Tokenizer:
     return rival
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(TEXT, st.sets(st.integers(0, 255), max_size=40))
 def test_a_vocabulary_without_some_bytes_gives_the_ids_of_hugging_face(text, missing):
@@ -272,6 +274,7 @@ def test_a_stream_gives_the_ids_of_the_whole_text(tokenizer, chunks, size):
 NAMES = ["<|end|>", "<|end|>s", "<|e n d|>", "x", "a\nb"]
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(
     st.lists(TEXT | st.sampled_from([*NAMES, "<|end", "<|e n", "a b", "a\n"]), max_size=10),

@@ -277,6 +277,7 @@ def test_what_cannot_be_asked_is_refused_in_a_sentence(client, script, body, wor
     assert answer_in(events_of(client.post("/api/answer", json=question()))) == "a" * 64
 
 
+@pytest.mark.slow
 def test_a_second_question_at_the_same_time_gets_a_clear_answer(client, script):
     go_on = threading.Event()
     script.say(["A", lambda: go_on.wait(PATIENCE), "B"], "C")

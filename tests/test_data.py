@@ -50,6 +50,7 @@ def test_the_plays_are_built_once_and_then_read_from_the_cache(own_cache, monkey
     assert load_text() == text
 
 
+@pytest.mark.slow
 def test_an_altered_cache_is_rebuilt_with_a_warning(own_cache, caplog):
     text = load_text()
     own_cache.write_text(text.replace("HAMLET", "HAMLOT"), encoding="utf-8")

@@ -956,6 +956,7 @@ def test_the_rules_for_assistants_forbid_what_would_spoil_the_course():
         assert words in text
 
 
+@pytest.mark.slow
 def test_files_are_read_as_the_security_page_says():
     found = []
     for path in [*ROOT.glob("minigpt_lib/*.py"), *ROOT.glob("courseware/**/*.py")]:

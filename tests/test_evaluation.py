@@ -141,6 +141,7 @@ def questions(draw):
     return found
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=40)
 @given(questions(), st.integers(1, 7), st.sampled_from(["tokens", "bytes", "none"]))
 def test_a_score_is_that_of_its_choice_alone(asked, batch_size, normalize):
@@ -177,6 +178,7 @@ def test_the_order_of_questions_and_choices_does_not_matter(asked, generator):
     assert found.chance == pytest.approx(again.chance)
 
 
+@pytest.mark.slow
 def test_the_standard_error_covers_the_true_accuracy_in_about_68_percent_of_the_samples():
     generator = random.Random(0)
     covered = 0

@@ -59,6 +59,7 @@ FAULTS = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_checks_of_the_chapter_accept_its_module(tmp_path):
     assert survives("12", tmp_path)
 

@@ -130,6 +130,7 @@ def world():
     )
 
 
+@pytest.mark.slow
 def test_a_with_block_of_an_endless_answer_is_left_whole():
     put_back = []
 

@@ -186,6 +186,7 @@ def test_exercises_are_in_step_with_solutions():
     assert generate.out_of_step() == "", "run: python -m courseware generate"
 
 
+@pytest.mark.slow
 def test_the_bounds_of_the_mlp_bigram_are_those_of_counted_bigrams():
     warmups = importlib.import_module("courseware.exercises.answers.00_warmups")
     train, val, size = warmups.bigram_data()

@@ -53,6 +53,7 @@ def run(course: Course, *arguments: str) -> str:
     return out
 
 
+@pytest.mark.slow
 def test_export_and_verify_and_reset_in_another_locale(foreign):
     expected = foreign.files()
     assert "größe" in expected["toy.py"] and "文 😀" in expected["toy.py"]

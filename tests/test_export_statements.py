@@ -445,6 +445,7 @@ def test_generated_cells_keep_their_statements(cells):
     assert_keeps(candidate, [cell.body for cell in chapter.of("export")])
 
 
+@pytest.mark.slow
 @given(cells_of_code())
 @settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 def test_a_cell_is_cut_without_loss(cells):

@@ -373,6 +373,7 @@ def test_killed_around_every_step_of_the_recovery(course):
     assert k > 3
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_killed_while_a_failed_renaming_is_undone(course, monkeypatch):
     new = two_modules(course)
@@ -483,6 +484,7 @@ def test_verify_needs_no_right_to_write(course):
 # --- several at once ---
 
 
+@pytest.mark.slow
 def test_two_exports_at_once(course):
     course.good()
     running = [course.command("export", "05") for _ in range(3)]
@@ -550,6 +552,7 @@ def test_verify_compares_bytes_that_are_not_text_and_ignores_the_line_ends_of_wi
     assert set(exporting.verify()) == {"toy.py"}
 
 
+@pytest.mark.slow
 def test_every_committed_module_is_what_its_chapter_writes():
     problems = exporting.verify()
     assert problems == {}, "\n".join(problems.values())

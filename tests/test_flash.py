@@ -26,6 +26,7 @@ def model_of(attention="grouped", **changes):
     return MiniGPT(config).eval()
 
 
+@pytest.mark.slow
 @settings(max_examples=60)
 @given(
     st.integers(1, 40),

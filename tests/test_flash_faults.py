@@ -236,6 +236,7 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("faults")
 
 
+@pytest.mark.slow
 def test_the_checks_of_the_chapter_accept_the_modules(folder):
     assert survives("17", folder)
 

@@ -170,6 +170,7 @@ def test_a_refused_step_leaves_the_cache_unchanged():
 # ---------------------------------------------------------------- whole texts
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(
     st.lists(st.text("abcdefghijklm", min_size=1, max_size=40), min_size=1, max_size=4),
@@ -308,6 +309,7 @@ def padded(model: MiniGPT, n_rows: int) -> MiniGPT:
     return wide
 
 
+@pytest.mark.slow
 @settings(max_examples=20, deadline=None)
 @given(st.integers(14, 80), st.sampled_from(POSITIONS), st.integers(0, 9), st.booleans())
 def test_rows_without_a_token_change_no_text(n_rows, position, seed, use_cache):

@@ -158,6 +158,7 @@ FAULTS = {
 }
 
 
+@pytest.mark.slow
 def test_the_checks_of_the_chapter_accept_its_module(tmp_path):
     assert survives("11", tmp_path)
 

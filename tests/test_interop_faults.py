@@ -236,11 +236,13 @@ FAULTS = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", FAULTS)
 def test_the_check_notices_the_fault(tmp_path, fault):
     before, after, check = FAULTS[fault]
     assert not survives("19", tmp_path, before, after, check)
 
 
+@pytest.mark.slow
 def test_the_checks_of_the_chapter_accept_its_modules(tmp_path):
     assert survives("19", tmp_path)

@@ -209,6 +209,7 @@ FUZZERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", FUZZERS)
 def test_damaged_files_are_read_or_refused(kind, originals, tmp_path):
     fine = FUZZERS[kind](originals, tmp_path, 25, seed=1)

@@ -119,6 +119,7 @@ def test_every_line_of_what_is_kept_is_kept(page):
     assert found == len(mine) > 20
 
 
+@pytest.mark.slow
 def test_what_nobody_calls_is_left_out(page):
     for name in (
         "count_parameters",

@@ -62,6 +62,7 @@ def problems(c: dict) -> list[tuple[str, str]]:
 # ---------------------------------------------------------------- configs and sizes
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(CHOICES)
 def test_a_config_is_refused_with_the_conflicting_numbers_or_gives_a_model_of_the_expected_size(

@@ -149,6 +149,7 @@ def test_the_variants_cost_a_token_the_same(benchmark):
     assert {work(name) for name in benchmark.VARIANTS} == {192}
 
 
+@pytest.mark.slow
 def test_a_quick_run_of_a_mixture_is_measured(benchmark, monkeypatch):
     monkeypatch.setattr(benchmark, "STEPS", 20)
     monkeypatch.setattr(benchmark, "VALIDATION", 2000)

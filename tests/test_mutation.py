@@ -154,6 +154,7 @@ def test_no_fragment_leaves_the_module_as_it_is():
     assert mutate(MODULE, "", "") == MODULE
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
 def test_the_tokens_of_the_library_are_pythons_own(path):
     source = path.read_text(encoding="utf-8")

@@ -60,6 +60,7 @@ def expected_in(state: dict[str, Any]) -> list:
     return ["", counts, draw(counts), describe(counts)]
 
 
+@pytest.mark.slow
 def test_the_twin_counts_draws_and_refuses_as_the_library_does():
     expected = [expected_in(state) for state in states()]
     refused = sum(bool(message) for message, *_ in expected)

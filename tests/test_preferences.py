@@ -170,6 +170,7 @@ def test_the_optimal_policy_minimizes_the_expected_loss(seed, beta):
 # ---------------------------------------------------------------- pairs
 
 
+@pytest.mark.slow
 @settings(max_examples=50, deadline=None)
 @given(
     st.text(max_size=12),

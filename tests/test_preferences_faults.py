@@ -176,11 +176,11 @@ FAULTS = {
 }
 
 
+@pytest.mark.slow
 def test_the_checks_of_the_chapter_accept_its_module(tmp_path):
     assert survives("15", tmp_path)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("fault", FAULTS)
 def test_the_checks_of_the_chapter_notice_every_fault(tmp_path, fault):
     assert not survives("15", tmp_path, *FAULTS[fault])

@@ -269,6 +269,7 @@ def options_of(tmp_path):
     return [str(argument) for argument in arguments]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", ["4", "20", "60"])
 def test_the_warm_up_fits_a_short_run(tmp_path, steps, capsys):
     pretraining.main([*options_of(tmp_path), "--steps", steps])
@@ -278,6 +279,7 @@ def test_the_warm_up_fits_a_short_run(tmp_path, steps, capsys):
     assert max(rates[: int(steps) // 10 + 1]) == max(rates) == 2.5e-3
 
 
+@pytest.mark.slow
 def test_a_run_can_be_made_longer_and_says_what_follows(tmp_path, capsys):
     pretraining.main([*options_of(tmp_path), "--steps", "60", "--save-every", "60"])
     pretraining.main([*options_of(tmp_path), "--steps", "80", "--save-every", "60"])
@@ -324,6 +326,7 @@ def test_chars_per_token_is_measured_unless_it_is_given(tmp_path):
 # ---------------------------------------------------------------- Ctrl-C
 
 
+@pytest.mark.slow
 def test_ctrl_c_during_the_imports_ends_in_one_line(tmp_path):
     """The module `datasets` stands for any import: there Ctrl-C is pressed."""
     pressed = "import signal\nsignal.raise_signal(signal.SIGINT)\n"

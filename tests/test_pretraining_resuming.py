@@ -105,6 +105,7 @@ def lines_of(path):
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
+@pytest.mark.slow
 @needs_fork
 def test_a_killed_run_goes_on_and_reads_each_token_once(tmp_path, monkeypatch, capsys):
     source = fineweb(tmp_path / "text", words(32))

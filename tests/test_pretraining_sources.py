@@ -60,6 +60,7 @@ def test_a_small_text_has_documents_in_both_parts(tmp_path, files):
     assert 9 <= len(parts["train"]) + len(parts["val"]) <= 30
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=40)
 @given(
     texts=st.lists(st.sampled_from(words(20)), min_size=2, max_size=8, unique=True),

@@ -157,6 +157,7 @@ def test_the_cache_of_bytes_returns_what_it_got_within_half_a_step(sizes, B, see
     assert cache.length == exact.length == sum(sizes)
 
 
+@pytest.mark.slow
 def test_the_real_model_answers_and_survives_8_bits():
     if not smollm2.installed():
         pytest.skip("SmolLM2 is not installed (make real)")

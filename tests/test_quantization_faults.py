@@ -89,6 +89,7 @@ FAULTS = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_checks_of_the_chapter_accept_its_modules(tmp_path):
     assert survives("22", tmp_path)
 

@@ -84,6 +84,7 @@ def configs(draw):
     )
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=40)
 @given(configs(), st.integers(1, 9))
 def test_shards_hold_the_whole_model_and_more_ranks_never_need_more_memory(config, ranks):

@@ -209,6 +209,7 @@ def test_a_client_that_hangs_up_in_mid_stream_stops_the_answer():
         assert 20 <= len(tokens) < 1000, f"{len(tokens)} tokens were written"
 
 
+@pytest.mark.slow
 def test_a_client_that_reads_nothing_keeps_nobody_waiting():
     engine = Engine(chatterer("a", 4000), CHAT, limits=Limits(tokens=3000))
     with running(application(engine, "tiny")) as address:
@@ -244,6 +245,7 @@ def test_sixty_four_at_once_get_their_own_answers(model):
     assert len({got for got, _ in pairs}) > 32, "the answers differ, so none can be mistaken"
 
 
+@pytest.mark.slow
 def test_a_full_queue_is_a_rate_limit_and_the_client_comes_back_by_itself():
     go_on = threading.Event()
     real = TextGenerator._tokens

@@ -242,7 +242,6 @@ def test_the_checks_of_the_chapter_accept_its_module(tmp_path):
         assert survives("23", tmp_path, check=check)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("fault", FAULTS)
 def test_the_checks_of_the_chapter_notice_every_fault(tmp_path, fault):
     check, before, after = FAULTS[fault]

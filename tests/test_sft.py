@@ -49,6 +49,7 @@ def dialogs(draw):
     return turns
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=300)
 @given(dialogs(), st.sampled_from(sorted(FORMATS)))
 def test_no_text_becomes_a_control_token_and_only_answers_are_learned(dialog, name):
@@ -164,6 +165,7 @@ def test_ids_and_masks_are_hugging_faces_where_tokens_hold_line_breaks(
 # ---------------------------------------------------------------- compared with trl
 
 
+@pytest.mark.slow
 def test_the_labels_are_those_of_trls_trainer(tmp_path):
     trl = pytest.importorskip("trl")
     datasets = pytest.importorskip("datasets")

@@ -93,6 +93,7 @@ def test_packing_changes_neither_the_loss_nor_the_report(chosen, room, name):
         assert len(ids) == len(labels) <= room + 1
 
 
+@pytest.mark.slow
 def test_a_hundred_thousand_dialogs_are_packed_with_less_than_one_percent_of_padding():
     generator = random.Random(0)
     sizes = [generator.randint(9, 399) for _ in range(100_000)]

@@ -227,7 +227,6 @@ def test_the_checks_of_the_chapter_accept_its_module(tmp_path):
     assert survives("14", tmp_path)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("fault", FAULTS)
 def test_the_checks_of_the_chapter_notice_every_fault(tmp_path, fault):
     assert not survives("14", tmp_path, *FAULTS[fault])

@@ -42,6 +42,7 @@ def test_the_token_after_any_guess_has_the_distribution_p(seed, size, m):
         assert p[n, token] > q[n, token] and p[n, guesses[n]] < q[n, guesses[n]]
 
 
+@pytest.mark.slow
 @settings(max_examples=20)
 @given(st.integers(0, 50), st.integers(1, 20), st.integers(1, 20), st.integers(0, 7))
 def test_greedy_text_does_not_depend_on_the_draft(seed, length, n_new, n_guesses):

@@ -161,6 +161,7 @@ def test_three_micro_batches_train_like_one_batch_of_three_times_the_size():
 # ---------------------------------------------------------------- precision and compilation
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 def test_16_bits_learn_as_well_as_32(precision):
     text = torch.arange(4000) % 11

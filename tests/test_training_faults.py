@@ -192,7 +192,6 @@ def test_the_checks_of_the_chapter_accept_its_module(tmp_path):
     assert check_that_notices(tmp_path) is None
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("fault", FAULTS)
 def test_the_checks_of_the_chapter_notice_every_fault(tmp_path, fault):
     assert check_that_notices(tmp_path, *FAULTS[fault]) is not None
