@@ -101,7 +101,9 @@ class GPTConfig:
 
 
 # Each entry builds a part of the model from a config c.
-POSITIONS = {
+_Builders = dict[str, Callable[[GPTConfig], nn.Module]]
+
+POSITIONS: _Builders = {
     "learned": lambda c: LearnedPositionalEmbedding(c.max_seq_len, c.n_embd),
     "sinusoidal": lambda c: SinusoidalPositionalEncoding(c.max_seq_len, c.n_embd),
     "rope": lambda c: RotaryEmbedding(
@@ -111,11 +113,11 @@ POSITIONS = {
         c.rope_scaling,
     ),
 }
-NORMS = {
+NORMS: _Builders = {
     "layer": lambda c: LayerNorm(c.n_embd, c.norm_eps, c.bias, fused=c.fused),
     "rms": lambda c: RMSNorm(c.n_embd, c.norm_eps, fused=c.fused),
 }
-ATTENTIONS = {
+ATTENTIONS: _Builders = {
     "causal": lambda c: CausalSelfAttention(
         c.n_embd,
         c.n_head,
@@ -128,7 +130,7 @@ ATTENTIONS = {
 }
 
 
-def _plain_ffn(c: GPTConfig) -> GPTFFN:
+def _plain_ffn(c: GPTConfig) -> nn.Module:
     return GPTFFN(
         c.n_embd,
         c.ffn_hidden,
@@ -139,11 +141,11 @@ def _plain_ffn(c: GPTConfig) -> GPTFFN:
     )
 
 
-def _gated_ffn(c: GPTConfig) -> SwiGLUFFN:
+def _gated_ffn(c: GPTConfig) -> nn.Module:
     return SwiGLUFFN(c.n_embd, c.ffn_hidden, bias=c.bias, dropout=c.dropout)
 
 
-FFNS = dict.fromkeys(ACTIVATIONS, _plain_ffn) | {"swiglu": _gated_ffn}
+FFNS: _Builders = {**dict.fromkeys(ACTIVATIONS, _plain_ffn), "swiglu": _gated_ffn}
 
 
 def _wrong_sizes(c: GPTConfig) -> Iterator[str]:
