@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 _CHOSEN = COLOURS["train"]
 _PART = COLOURS["query"]
-# Of the two tensors, in an SVG 400 units wide:
-_THEIRS = 40  # left
-_OURS = 240  # left
-_WIDE = 120
+# Of the two tensors, in an SVG 340 units wide:
+_THEIRS = 26  # left
+_OURS = 200  # left
+_WIDE = 112
 _TOP = 30
 
 
@@ -171,8 +171,8 @@ def draw(data: dict[str, Any], form: int, part: int, row: int) -> str:
     return (
         f'<p style="overflow-wrap:anywhere"><code>{html.escape(sheet["name"])}</code> → '
         f"<code>{html.escape(sheet['ours'])}</code></p>"
-        f'<svg viewBox="0 0 400 {height}" aria-hidden="true" style="display:block;width:100%;'
-        'max-width:30rem;height:auto">'
+        f'<svg viewBox="0 0 340 {height}" aria-hidden="true" style="display:block;width:100%;'
+        'max-width:25rem;height:auto">'
         f"{_words(_THEIRS, 18, 'in the file')}{_words(_OURS, 18, 'in MiniGPT')}"
         f"{_theirs(sheet, row, step)}{''.join(ours)}{_links(sheet, row, step)}"
         f"{_words(_THEIRS - 6, _TOP + place + 5, str(their), 'end')}"

@@ -3,7 +3,7 @@
 import { h, labelled, slider } from "./kit.js";
 
 const [CHOSEN, PART] = ["#D55E00", "#0072B2"];
-const [THEIRS, OURS, WIDE] = [40, 240, 120]; // where the two tensors begin in an SVG 400 units wide; their width
+const [THEIRS, OURS, WIDE] = [26, 200, 112]; // where the two tensors begin in an SVG 340 units wide; their width
 const TOP = 30;
 
 const shape = (sizes) => sizes.join(" × ");
@@ -82,7 +82,7 @@ export function draw(data, { form, part, row }) {
   const place = sheet.transposed ? 6 * step : step * (their + 0.5);
   return [
     `<p style="overflow-wrap:anywhere"><code>${escaped(sheet.name)}</code> → <code>${escaped(sheet.ours)}</code></p>`,
-    `<svg viewBox="0 0 400 ${height}" aria-hidden="true" style="display:block;width:100%;max-width:30rem;height:auto">`,
+    `<svg viewBox="0 0 340 ${height}" aria-hidden="true" style="display:block;width:100%;max-width:25rem;height:auto">`,
     words(THEIRS, 18, "in the file"),
     words(OURS, 18, "in MiniGPT"),
     theirs(sheet, row, step),
