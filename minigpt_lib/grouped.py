@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from minigpt_lib.attention import attention_weights
+from minigpt_lib.attention import CausalSelfAttention, attention_weights
 from minigpt_lib.flash import flash_attention, window_mask
 from minigpt_lib.model import ATTENTIONS, GPTConfig
 
@@ -36,7 +36,7 @@ class _Cache(Protocol):
     def update(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]: ...
 
 
-class GroupedQueryAttention(nn.Module):
+class GroupedQueryAttention(CausalSelfAttention):
     """Causal attention with G heads of keys and values for H query heads: (B, T, C) to (B, T, C).
 
     n_kv_head: G, which divides n_head; by default n_head itself, multi-head attention; 1 is multi-query attention
@@ -60,22 +60,10 @@ class GroupedQueryAttention(nn.Module):
         window: int | None = None,
         sinks: int = 0,
     ) -> None:
-        super().__init__()
-        n_kv_head = n_head if n_kv_head is None else n_kv_head
-        if n_head < 1 or n_embd < 1 or (head_dim is None and n_embd % n_head):
-            raise ValueError(f"n_embd={n_embd} cannot be cut into n_head={n_head} equal heads.")
-        if n_kv_head < 1 or n_head % n_kv_head:
-            raise ValueError(f"n_head={n_head} cannot share n_kv_head={n_kv_head} heads evenly.")
+        super().__init__(n_embd, n_head, n_kv_head, bias=bias, dropout=dropout, head_dim=head_dim)
         window_mask(1, window=window, sinks=sinks)  # raises ValueError for a wrong window
-
-        self.n_head = n_head
-        self.n_kv_head = n_kv_head
-        self.head_dim = n_embd // n_head if head_dim is None else head_dim
-        self.dropout = dropout
         self.window = window
         self.sinks = sinks
-        self.qkv = nn.Linear(n_embd, (n_head + 2 * n_kv_head) * self.head_dim, bias=bias)
-        self.proj = nn.Linear(n_head * self.head_dim, n_embd, bias=bias)
 
     def forward(
         self,

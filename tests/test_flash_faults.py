@@ -166,15 +166,13 @@ FAULTS = {
         "seen if mask is None else mask & seen)\n\n    def _heads",
         "seen)\n\n    def _heads",
     ),
-    "the head width is always n_embd / n_head": (
-        "self.head_dim = n_embd // n_head if head_dim is None else head_dim",
-        "self.head_dim = n_embd // n_head",
-    ),
-    "heads that do not fit": ("if n_kv_head < 1 or n_head % n_kv_head:", "if n_kv_head < 1:"),
-    "channels that do not fit": ("(head_dim is None and n_embd % n_head)", "False"),
+    "the head width is not passed on": ("dropout=dropout, head_dim=head_dim)", "dropout=dropout)"),
+    "the shared heads are not passed on": ("n_head, n_kv_head, bias=bias", "n_head, bias=bias"),
+    "the bias is not passed on": ("bias=bias, dropout=dropout", "dropout=dropout"),
+    "dropout is not passed on": ("bias=bias, dropout=dropout", "bias=bias"),
     "a window is not checked": (
-        "window_mask(1, window=window, sinks=sinks)\n\n        self.n_head",
-        "self.n_head",
+        "head_dim=head_dim)\n        window_mask(1, window=window, sinks=sinks)",
+        "head_dim=head_dim)",
     ),
     # caches
     "a cache of all heads": (
