@@ -126,7 +126,7 @@ def _words(x: int, y: int, text: str, anchor: str = "start") -> str:
 def _heads(data: dict[str, Any], n_kv_head: int) -> str:
     """Return the row of query heads above the heads of keys and values that they share."""
     n_head = data["n_head"]
-    parts = [_words(_LEFT, 16, f"{n_head} query heads share {n_kv_head} of keys and values")]
+    parts = [_words(_LEFT, 16, f"{n_head} query heads, {n_kv_head} of keys and values")]
     narrow = _WIDE / n_head
     wide = _WIDE / n_kv_head
     for head in range(n_head):

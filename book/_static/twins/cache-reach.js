@@ -79,7 +79,7 @@ function heads(data, n) {
       .map((i) => `<rect x="${(LEFT + wide * i).toFixed(1)}" y="${y}" width="${(wide - 1.5).toFixed(1)}" height="12" fill="${colour}"/>`)
       .join("");
   };
-  const title = words(LEFT, 16, `${data.n_head} query heads share ${n} of keys and values`);
+  const title = words(LEFT, 16, `${data.n_head} query heads, ${n} of keys and values`);
   return title + row(data.n_head, 24, QUERY) + row(n, 41, KEY);
 }
 
