@@ -11,7 +11,7 @@ import contextlib
 import os
 import sys
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -22,7 +22,15 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from minigpt_lib.assistant import SETTINGS, SYSTEM, Assistant, _data_folder, find_model, obey
+from minigpt_lib.assistant import (
+    SETTINGS,
+    SYSTEM,
+    Assistant,
+    _data_folder,
+    find_model,
+    obey,
+    trained_models,
+)
 from minigpt_lib.model import count_parameters
 from minigpt_lib.training import on_interrupt
 
@@ -347,15 +355,27 @@ def _ready() -> None:
         import readline  # noqa: F401 (arrow keys)
 
 
-def _start(options: _Options, screen: _Screen, ctrl_c: _CtrlC) -> _Talk:
+_Openers = Mapping[str, Callable[..., Assistant]]
+
+
+def _opened(name: str | None, options: _Options, openers: _Openers) -> tuple[Assistant, Path]:
+    """Return the assistant of a model, and its folder, or its name if it has none in data/models."""
+    given: dict[str, Any] = {"context": options.context, **options.settings()}
+    if name in openers and name not in trained_models():
+        if options.system != SYSTEM:  # otherwise the model has a first message of its own
+            given["system"] = options.system
+        return openers[name](**given), Path(name)
+
+    folder = find_model(name)
+    return Assistant.open(folder, system=options.system, **given), folder
+
+
+def _start(options: _Options, screen: _Screen, ctrl_c: _CtrlC, openers: _Openers) -> _Talk:
     """Return the conversation that the options ask for, greeted or taken up."""
     assistants: dict[str, Assistant] = {}
     names = [options.model] if options.compare is None else [options.model, options.compare]
     for name in names:
-        folder = find_model(name)
-        assistant = Assistant.open(
-            folder, system=options.system, context=options.context, **options.settings()
-        )
+        assistant, folder = _opened(name, options, openers)
         if options.prompt is None:
             screen.tell(_greeting(assistant, folder))
         assistants[_name(folder, assistants)] = assistant
@@ -386,9 +406,11 @@ def _name(folder: Path, taken: Mapping[str, object]) -> str:
     return f"{name}, again" if name in taken else name
 
 
-def main(argv: list[str] | None = None) -> None:
+def main(argv: list[str] | None = None, openers: _Openers | None = None) -> None:
     """Run the command line: minigpt --help. An error is a line, no traceback.
 
+    openers: how to open models that are not in data/models, by name: functions that take an Assistant's
+    options and return it. A trained model of the same name comes first.
     Raises SystemExit: with status 130, as a shell expects, if Ctrl-C comes before the conversation.
     """
     ctrl_c = _CtrlC()
@@ -397,7 +419,7 @@ def main(argv: list[str] | None = None) -> None:
             with ctrl_c:
                 options = tyro.cli(_Options, args=argv, prog="minigpt")
                 _ready()
-                talk = _start(options, _Screen(), ctrl_c)
+                talk = _start(options, _Screen(), ctrl_c, openers or {})
                 if options.prompt is not None:
                     talk.take(options.prompt.encode("utf-8", "replace").decode("utf-8"))
                     return

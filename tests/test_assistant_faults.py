@@ -368,6 +368,22 @@ FAULTS = {
         "self.console.color_system is not None and not self.console.no_color",
         "self.console.color_system is not None",
     ),
+    "a later chapter's model gets the course's first message": (
+        "if options.system != SYSTEM:  # otherwise",
+        "if True:  # otherwise",
+    ),
+    "a later chapter's model keeps its first message": (
+        "if options.system != SYSTEM:  # otherwise",
+        "if False:  # otherwise",
+    ),
+    "a trained model hides behind a later chapter's": (
+        "if name in openers and name not in trained_models():",
+        "if name in openers:",
+    ),
+    "the options of a later chapter's model are lost": (
+        "return openers[name](**given), Path(name)",
+        "return openers[name](), Path(name)",
+    ),
     "two answers stand one below the other in a terminal": (
         "        if not self.is_terminal:\n",
         "        if True:\n",
