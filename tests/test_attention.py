@@ -147,6 +147,16 @@ def test_the_widget_follows_its_controls():
     assert "“a” at 0: 0.50, “a” at 2: 0.40" in view.value
 
 
+def test_the_widget_takes_tokens_and_begins_with_the_head_that_it_is_told():
+    data = {"text": ["Mr.", " <Q>", "."], "weights": [[[1.0], [0.25, 0.75], LAST_ROW]] * 3}
+
+    head, _, view = attention_map({**data, "query": 1, "head": 2}).children
+
+    assert head.value == 2
+    assert "“ &lt;Q&gt;” at 1: 0.75, “Mr.” at 0: 0.25" in view.value
+    assert attention_map({**data, "query": 1}).children[0].value == 0
+
+
 def test_the_twin_lists_the_largest_weights_first():
     assert sum(LAST_ROW) == pytest.approx(1)
     assert in_node("attention-map.js", "m.largest(data)", LAST_ROW) == [0, 2, 1]

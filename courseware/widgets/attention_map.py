@@ -15,14 +15,17 @@ from courseware.widgets.figures import ATTENTION_MAP, COLOURS, LIGHT_WEIGHT
 def attention_map(data: dict[str, Any]) -> ipywidgets.VBox:
     """Return the widget: a choice of heads, a slider for the query, the line and the map.
 
-    data: {"text"; "weights": for each head and each query, the weights of the keys it may see; "query": the place that
-    is shown first}.
+    data: {"text": a text, or a list of tokens; "weights": for each head and each query, the weights of the keys it may
+    see; "query" and, if it is not 0, "head": the place and the head that are shown first}.
     """
     heads = data["weights"]
     text = data["text"]
     names = [(f"head {i}", i) for i in range(len(heads))]
     head = ipywidgets.ToggleButtons(
-        options=names, description="Head", style={"button_width": "5em"}
+        options=names,
+        value=data.get("head", 0),
+        description="Head",
+        style={"button_width": "5em"},
     )
     query = ipywidgets.IntSlider(
         value=data["query"], min=0, max=len(text) - 1, description="Query", continuous_update=True

@@ -22,11 +22,13 @@ export function largest(row, n = 3) {
   return row.map((w, i) => [w, i]).sort((a, b) => b[0] - a[0] || a[1] - b[1]).slice(0, n).map(([, i]) => i);
 }
 
-/** data: {text, weights: for each head, for each query, the weights of the keys it may see; query: shown first} */
+/** data: {text: a text or a list of tokens, weights: for each head, for each query, the weights of the keys it may see;
+ *  query, head: shown first} */
 export default function mount(el, data) {
   const text = [...data.text];
-  const state = { head: 0, query: data.query ?? text.length - 1 };
+  const state = { head: data.head ?? 0, query: data.query ?? text.length - 1 };
   const choice = labelled("Head", h("select", {}, ...data.weights.map((_, i) => h("option", { value: i }, `head ${i}`))));
+  choice.control.value = state.head;
   const line = h("div", { class: "twin-boxes", style: "line-height:1.7" });
   const said = h("p", { role: "status", "aria-live": "polite" });
   const size = text.length;
