@@ -7,11 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import browser as browsers
 import hypothesis
 import nbformat
 import pytest
+from filelock import FileLock
 
 from courseware import paths
+from courseware.site import site
 
 MODULE = "#| module: toy\n# Double and halve numbers.\n#\n# Two lines of text."
 # A busy machine is slow; what a test proves does not depend on the time that it takes.
@@ -52,6 +55,35 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build the site once, with every warning an error, for all processes; return the folder of its pages."""
+    home = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        home = home.parent  # the one that all workers see
+
+    with FileLock(home / "site.lock"):
+        built = home / "site" / "built"
+        if not built.is_file():
+            site.build(home / "site")
+            built.touch()
+    return home / "site" / "_build" / "html"
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    """Run a browser."""
+    with browsers.launched() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def address(pages: Path):
+    """Serve the site, and return the address of its root."""
+    with browsers.served(pages) as root:
+        yield root
 
 
 def write_notebook(path: Path, cells: list[str], title: str = "# 5. Toy") -> Path:

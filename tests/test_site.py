@@ -8,11 +8,9 @@ from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
 
-import browser as browsers
 import pytest
 
 from courseware import paths
-from courseware.site import site
 from courseware.widgets.show import twin_html
 
 pytestmark = pytest.mark.slow
@@ -29,27 +27,10 @@ AXE_PAGES = (
 )
 
 
-@pytest.fixture(scope="session")
-def pages(tmp_path_factory) -> Path:
-    """Build the site once, with every warning an error, and return its folder."""
-    return site.build(tmp_path_factory.mktemp("site"))
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    with browsers.launched() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def address(pages):
-    with browsers.served(pages) as root:
-        yield root
-
-
 def every_page(pages: Path) -> list[Path]:
-    """Return the HTML files of the site, without those that its libraries bring."""
-    return sorted(path for path in pages.rglob("*.html") if "_static" not in path.parts)
+    """Return the HTML files of the site, without those that its libraries and the tests bring."""
+    found = sorted(path for path in pages.rglob("*.html") if "_static" not in path.parts)
+    return [path for path in found if not path.name.startswith("twin-")]
 
 
 class StartTags(HTMLParser):
