@@ -1,8 +1,8 @@
 """Build and show the website of the course: `python -m courseware.site build` and `open`.
 
 This module is also the site's Sphinx extension (see `_config.yml`). It copies MathJax from the Python package
-`sphinx-mathjax-offline`, so that no page makes a request to another server, and it fills the reference
-page with the library's public names.
+`sphinx-mathjax-offline`, so that no page makes a request to another server, it adds the models that the course has
+trained, and it fills the reference page with the library's public names.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from courseware import paths
+from courseware.site.models import ship_models
 from courseware.site.reference import reference
 
 _MATHJAX = "sphinx-mathjax-offline"
@@ -110,15 +111,22 @@ def _show(pages: Path) -> None:
 
 
 def setup(app: Any) -> dict[str, Any]:
-    """Connect the two additions to Sphinx."""
+    """Connect the additions to Sphinx."""
     app.connect("source-read", _fill_reference)
     app.connect("build-finished", _copy_mathjax)
+    app.connect("build-finished", _ship_models)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
 
 
 def _copy_mathjax(app: Any, error: Exception | None) -> None:
     if error is None and app.builder.format == "html":
         copy_mathjax(Path(app.outdir) / "_static" / "mathjax")
+
+
+def _ship_models(app: Any, error: Exception | None) -> None:
+    if error is None and app.builder.format == "html":
+        for name, about in ship_models(Path(app.outdir) / "_static" / "models").items():
+            print(f"model {name}: {about.get('model') or about['reason']}")
 
 
 def copy_mathjax(target: Path) -> None:

@@ -1,0 +1,82 @@
+"""Talking with a model on the page: the shipped one, and a site that has none."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from web_pages import CHAT, MOUNT, model_of, page_of, site_of
+
+from courseware.site.models import ship_models
+from minigpt_lib.assistant import fit_history
+from minigpt_lib.chat import reply
+from minigpt_lib.exports import export_web
+
+pytestmark = [pytest.mark.slow, pytest.mark.browser]
+
+
+@pytest.fixture
+def shipped(tmp_path) -> Path:
+    """Return a folder with the site's scripts and a small assistant, as a built site has them."""
+    export_web(model_of("llama"), CHAT, tmp_path / "assistant")
+    site = site_of(tmp_path / "site", assistant=tmp_path / "assistant")
+    about = {"bytes": 1_234_567, "examples": ["Who <b>are</b> you?", "To be?"], "context": 224}
+    index = json.dumps({"assistant": about})
+    (site / "_static" / "models" / "index.json").write_text(index, encoding="utf-8")
+    return site
+
+
+def test_a_question_is_answered_as_in_python_and_the_turn_is_remembered(chromium, shipped):
+    model = model_of("llama")
+    with page_of(chromium, shipped) as page:
+        page.evaluate(MOUNT, "talk")
+        talk = page.locator(".twin")
+        loaded = []
+        page.on("request", lambda asked: loaded.append(asked.url.rpartition("/")[2]))
+        page.wait_for_timeout(300)
+        assert "model.bin" not in loaded, "a model loads when it is first used"
+
+        talk.get_by_role("button", name="Who <b>are</b> you?").click()
+        talk.get_by_text("tokens in").wait_for()
+        talk.get_by_label("Your question").fill("Why?")
+        talk.get_by_label("Your question").press("Enter")
+        page.wait_for_function("document.querySelectorAll('.talk-turn').length === 4")
+        page.wait_for_function("!document.querySelector('button[type=submit]').disabled")
+        turns = talk.locator(".talk-turn span").all_text_contents()
+        assert loaded.count("model.bin") == 1
+
+    messages = [{"role": "user", "content": "Who <b>are</b> you?"}]
+    first = reply(model, CHAT, messages)
+    assert first.strip(), "the second turn needs an answer before it"
+    messages += [
+        {"role": "assistant", "content": first},
+        {"role": "user", "content": "Why?"},
+    ]
+    read = fit_history(messages, CHAT, 224 - 64)  # room for the longest answer
+    assert turns == [messages[0]["content"], first, "Why?", reply(model, CHAT, read)]
+
+
+def test_a_site_without_a_model_says_what_is_missing(chromium, tmp_path):
+    site = site_of(tmp_path / "site")
+    ship_models(site / "_static" / "models", tmp_path / "nothing")
+
+    with page_of(chromium, site) as page:
+        page.evaluate(MOUNT, "talk")
+        status = page.locator(".twin").get_by_role("status")
+        page.wait_for_function("document.querySelector('[role=status]').textContent")
+        assert "built without a trained model" in status.inner_text()
+
+        page.get_by_label("Your question").fill("Hello?")
+        page.get_by_label("Your question").press("Enter")
+        page.wait_for_selector(".twin-error")
+        assert page.locator(".talk-turn").count() == 1, "no answer is made up"
+
+
+def test_a_question_that_is_too_long_is_refused_in_words(chromium, shipped):
+    with page_of(chromium, shipped) as page:
+        page.evaluate(MOUNT, "talk")
+        page.get_by_label("Your question").fill("x " * 900)
+        page.get_by_label("Your question").press("Enter")
+        page.wait_for_selector(".twin-error")
+        assert "too long" in page.get_by_role("status").inner_text()
