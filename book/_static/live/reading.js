@@ -18,6 +18,7 @@ const need = (condition, reason) => {
 const isWhole = (n, least, most) => Number.isInteger(n) && n >= least && n <= most;
 const isNumber = (n) => typeof n === "number" && Number.isFinite(n);
 const isRecord = (x) => typeof x === "object" && x !== null && !Array.isArray(x);
+const megabytes = (bytes) => `${Math.ceil(bytes / 1e6)} MB`;
 const shown = (value) => (JSON.stringify(value) ?? "nothing").slice(0, 60);
 
 const SIZES = {
@@ -182,14 +183,17 @@ export const foreign = (bytes) => FOREIGN.find(([, matches]) => matches(bytes))?
 /** Choose the two files of a model among those that a reader gave: {header, numbers}; Refused if they are not there. */
 export async function chooseFiles(files) {
   const list = [...files];
-  for (const file of list) {
-    const kind = foreign(new Uint8Array(await file.slice(0, 16).arrayBuffer()));
-    need(kind === null || /\.bin$/i.test(file.name), `${file.name} is ${kind}. ${HOW}`);
-  }
   const headers = list.filter((file) => /\.json$/i.test(file.name));
   const numbers = list.filter((file) => /\.bin$/i.test(file.name));
-  need(headers.length === 1 && numbers.length === 1, `expected two files, model.json and model.bin, got ${list.map((f) => f.name).join(", ") || "none"}. ${HOW}`);
-  need(headers[0].size <= MOST_HEADER, `${headers[0].name} has ${headers[0].size} bytes: a header has at most ${MOST_HEADER}`);
-  need(numbers[0].size <= MOST_NUMBERS, `${numbers[0].name} has ${numbers[0].size} bytes: this page takes at most ${MOST_NUMBERS}`);
-  return { header: headers[0], numbers: numbers[0] };
+  if (headers.length !== 1 || numbers.length !== 1) {
+    for (const file of list) {
+      const kind = foreign(new Uint8Array(await file.slice(0, 16).arrayBuffer()));
+      need(kind === null, `${file.name} is ${kind}, which this page can't run. ${HOW}`);
+    }
+    throw new Refused(`expected two files, model.json and model.bin, got ${list.map((file) => file.name).join(", ") || "none"}. ${HOW}`);
+  }
+  const [[header], [block]] = [headers, numbers];
+  need(header.size <= MOST_HEADER, `${header.name} has ${megabytes(header.size)}: a header has at most ${megabytes(MOST_HEADER)}`);
+  need(block.size <= MOST_NUMBERS, `${block.name} has ${megabytes(block.size)}: this page takes at most ${megabytes(MOST_NUMBERS)}`);
+  return { header, numbers: block };
 }

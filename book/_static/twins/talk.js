@@ -12,6 +12,18 @@ export function speed({ ids, ended, prompt, reading, writing }) {
   return `read ${prompt} tokens in ${reading.toFixed(2)} s, wrote ${ids.length}${end}${rate}, in this page`;
 }
 
+/** All files of a drop, those in a dropped folder among them. */
+export async function filesOf(transfer) {
+  const entries = [...transfer.items].map((item) => item.webkitGetAsEntry?.()).filter(Boolean);
+  if (!entries.some((entry) => entry.isDirectory)) return [...transfer.files];
+  const inside = (entry) =>
+    new Promise((resolve, reject) => {
+      if (entry.isFile) entry.file((file) => resolve([file]), reject);
+      else entry.createReader().readEntries((found) => resolve(Promise.all(found.filter((one) => one.isFile).map(inside)).then((all) => all.flat())), reject);
+    });
+  return (await Promise.all(entries.map(inside))).flat();
+}
+
 /** data: {} */
 export default function mount(el) {
   const state = { own: null, messages: [], busy: false, about: null };
@@ -20,7 +32,16 @@ export default function mount(el) {
   const said = h("p", { role: "status", "aria-live": "polite" });
   const field = labelled("Your question", h("input", { type: "text", autocomplete: "off", maxlength: 2000 }));
   const ask = h("button", { type: "submit" }, "Ask");
-  const stop = h("button", { type: "button", onclick: () => state.client?.stop(), hidden: true }, "Stop");
+  const stop = h("button", { type: "button", onclick: () => halt(), hidden: true }, "Stop");
+  const files = labelled("Your own model", h("input", { type: "file", multiple: true, accept: ".json,.bin" }));
+  const own = h(
+    "details",
+    {},
+    h("summary", {}, "Bring your own model"),
+    h("p", {}, "Write it for a page, then choose the two files here, or drop the folder anywhere in this box: ",
+      h("code", {}, "python -m minigpt_lib.exports web 14_sft my-page"), ". They are read in your browser and sent nowhere."),
+    files.row,
+  );
   const form = h("form", {}, field.row, h("div", { class: "twin-row" }, ask, stop));
 
   const tell = (text, wrong = false) => {
@@ -71,6 +92,40 @@ export default function mount(el) {
     state.busy = false;
   }
 
+  async function open(chosen) {
+    if (state.busy || !chosen.length) return;
+    state.busy = true;
+    tell("Reading your model …");
+    const it = new Client();
+    try {
+      const about = await it.ask("open", { files: chosen });
+      state.own?.it.close();
+      state.own = { it, about };
+      state.messages = [];
+      log.replaceChildren();
+      examples.replaceChildren();
+      const does = about.chat ? "it answers questions" : "it goes on with a text: it was not taught to answer";
+      tell(`Your model is here: ${megabytes(about.bytes)}, ${about.layers} layers, reads ${about.context} tokens; ${does}.`);
+    } catch (error) {
+      it.close();
+      tell(`Refused: ${error.message}`, true);
+    }
+    files.control.value = ""; // so that the same files can be chosen again
+    state.busy = false;
+  }
+
+  function halt() {
+    const { client: it, own: mine } = state;
+    it?.stop();
+    if (mine?.it !== it) return;
+    const { busy, count } = { busy: state.busy, count: it.count };
+    setTimeout(() => { // a vocabulary whose pattern never ends would not hear it
+      if (!busy || !state.busy || it.count !== count) return;
+      state.own = null;
+      it.close();
+    }, 3000);
+  }
+
   function offer(questions) {
     const button = (text) => h("button", { type: "button", onclick: () => answer(text) }, text);
     examples.replaceChildren(...questions.slice(0, 4).map(button));
@@ -80,7 +135,18 @@ export default function mount(el) {
     event.preventDefault();
     answer(field.control.value);
   });
-  el.append(examples, log, form, said);
+  files.control.addEventListener("change", () => open([...files.control.files]));
+  el.addEventListener("dragover", (event) => {
+    event.preventDefault();
+    el.classList.add("talk-drop");
+  });
+  el.addEventListener("dragleave", () => el.classList.remove("talk-drop"));
+  el.addEventListener("drop", async (event) => {
+    event.preventDefault(); // or the browser would open the file in place of the page
+    el.classList.remove("talk-drop");
+    open(await filesOf(event.dataTransfer));
+  });
+  el.append(examples, log, form, said, own);
   shipped().then(({ assistant }) => {
     if (state.own) return;
     if (assistant.missing) tell(`This copy of the site was built without a trained model. ${assistant.missing}`);
