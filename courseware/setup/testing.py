@@ -16,7 +16,14 @@ from courseware.export.notebooks import all_chapters
 
 # These train for minutes and keep a model, so they start first; the others use such a model.
 TRAINING = ("14_sft", "10_training")
-USING = ("11_generation", "12_evaluation", "15_preferences", "16_assistant", "17_efficiency")
+USING = (
+    "11_generation",
+    "12_evaluation",
+    "15_preferences",
+    "16_assistant",
+    "17_efficiency",
+    "21_reasoning",
+)
 
 Part = tuple[str, list[str]]
 
