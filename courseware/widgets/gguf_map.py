@@ -205,7 +205,7 @@ def _bar(data: dict[str, Any], section: int) -> str:
         marked = f"<b>{name}</b>" if i == section else name
         names.append(f'<span style="margin-right:1rem">{swatch(_COLOURS[i])} {marked}</span>')
     return (
-        f'<div style="display:flex;gap:2px;height:1.3rem;max-width:40rem">{"".join(parts)}</div>'
+        f'<div style="display:flex;gap:2px;height:1.3rem;max-width:40rem;margin-top:.5rem">{"".join(parts)}</div>'
         f'<div style="display:flex;flex-wrap:wrap;margin:.3rem 0 .6rem">{"".join(names)}</div>'
     )
 

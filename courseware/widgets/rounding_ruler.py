@@ -17,7 +17,7 @@ GROUPS = (32, 16, 8, 4)
 COUNTED = ("symmetric", "from the lowest weight")
 _NUMBER = 16  # bits of a scale, or of a lowest weight
 _WEIGHT = COLOURS["train"]
-_LEVEL = COLOURS["query"]
+_LEVEL = COLOURS["valid"]
 # Of the line, in an SVG 340 units wide:
 _LEFT = 10
 _WIDE = 320

@@ -33,7 +33,7 @@ function bar(data, section) {
     return `<span style="margin-right:1rem">${swatch(COLOURS[i])} ${marked}</span>`;
   });
   return (
-    `<div style="display:flex;gap:2px;height:1.3rem;max-width:40rem">${parts.join("")}</div>` +
+    `<div style="display:flex;gap:2px;height:1.3rem;max-width:40rem;margin-top:.5rem">${parts.join("")}</div>` +
     `<div style="display:flex;flex-wrap:wrap;margin:.3rem 0 .6rem">${names.join("")}</div>`
   );
 }

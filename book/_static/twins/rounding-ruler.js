@@ -2,7 +2,7 @@
 
 import { h, labelled, slider } from "./kit.js";
 
-const [WEIGHT, LEVEL] = ["#D55E00", "#0072B2"];
+const [WEIGHT, LEVEL] = ["#D55E00", "#56B4E9"];
 const [LEFT, WIDE] = [10, 320]; // of the line, in an SVG 340 units wide
 const CLOSE = 2.5; // units between levels; those that lie closer are drawn as a bar
 
