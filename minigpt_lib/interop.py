@@ -18,19 +18,24 @@ from typing import Any
 
 import torch
 
-from minigpt_lib.assistant import _data_folder, find_model, trained_models
+from minigpt_lib.assistant import Assistant, _data_folder, find_model, trained_models
 from minigpt_lib.bpe import GPT2_PATTERN, LLAMA3_PATTERN, SMOLLM2_PATTERN, BPETokenizer
+from minigpt_lib.chat import FORMATS, ChatTokenizer
 from minigpt_lib.families import Part, config_from_gguf, config_from_hf, parts, register_attentions
 from minigpt_lib.model import GPTConfig, MiniGPT
+from minigpt_lib.terminal import main as talk
 from minigpt_lib.weight_files import Entry, WeightFile, read_folder, read_gguf, read_json
 
 __all__ = [
     "QWEN2_PATTERN",
     "adopt",
+    "default_system",
     "fetch",
     "find_smollm2",
     "load",
+    "main",
     "NormalizedBPETokenizer",
+    "open_assistant",
     "Report",
     "report",
     "tokenizer_from_gguf",
@@ -513,6 +518,49 @@ def adopt(source: str | Path, name: str, home: str | Path | None = None) -> Path
     return folder
 
 
+def default_system(template: str) -> str | None:
+    """Return the system message that a chat template puts first where a dialog has none, or None.
+
+    The template is searched for a message in ChatML, and never run.
+    """
+    found = re.search(r"<\|im_start\|>system(?:\\n|\n)([^<{}'\"]+)<\|im_end\|>", template)
+    return found[1] if found else None
+
+
+def open_assistant(source: str | Path = "smollm2", **options: Any) -> Assistant:
+    """Return a published model as an Assistant, with the first message of its chat template.
+
+    source: as in `load`, and so are the errors. options: Assistant's; a system message among them comes in
+    place of the template's. Raises ValueError as well if its tokens belong to none of our chat formats.
+    """
+    path = _located(source)
+    model, tokenizer = load(path)
+    known = tokenizer.special_tokens.keys()
+    fitting = [name for name, form in FORMATS.items() if set(form.controls) <= known]
+    if not fitting:
+        raise ValueError(
+            f"{source}: it has no format's control tokens, so it was not taught to chat."
+        )
+    options.setdefault("system", default_system(_template(path)))
+    return Assistant(model, ChatTokenizer(tokenizer, fitting[0]), **options)
+
+
+def _template(path: Path) -> str:
+    """Return the chat template of a GGUF file or of a folder, empty if there is none."""
+    values: Mapping[str, Any] = {}
+    if path.is_file():
+        values = read_gguf(path).metadata
+    elif (path / "tokenizer_config.json").is_file():
+        values = read_json(path / "tokenizer_config.json")
+    found = values.get("tokenizer.chat_template", values.get("chat_template"))
+    return found if isinstance(found, str) else ""
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run chapter 16's command line, which then also knows `--model smollm2`."""
+    talk(argv, {"smollm2": open_assistant})
+
+
 _SMALL_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json")
 _INDEX = "model.safetensors.index.json"
 
@@ -574,3 +622,7 @@ def _say_size(name: str, size: int, cache: Path) -> None:
     print(f"{name}: {size / 1e9:.2f} GB to download into {cache}, {free / 1e9:.1f} GB free.")
     if size > free:
         raise OSError(f"{name} needs {size / 1e9:.2f} GB, but only {free / 1e9:.1f} GB are free.")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

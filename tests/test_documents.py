@@ -597,6 +597,7 @@ ROWS: dict[str, Runner] = {
     r"make help": whole(prints=r"(?m)^lab .*\n(.*\n)*test "),
     r"make (test|check)": dry_run("courseware.setup.testing"),
     r"make chat": chat_page,
+    r"make real": dry_run("--real"),
     r"make course": until(r"reading\s*:?\s+\d+%"),
     r"make book": until(r"reading sources\.\.\."),
     r"make bench": until(r"== benchmarks/ablations\.py\n(.*\n)*\| position \| rope"),
@@ -619,6 +620,9 @@ ROWS: dict[str, Runner] = {
     r"python -m courseware generate": generate,
     r"python -m courseware\.site build": until(r"reading sources\.\.\."),
     r"python -m minigpt_lib\.terminal": talk,
+    r"python -m minigpt_lib\.interop --model smollm2": until(
+        "SmolLM2 is not installed|from smollm2"
+    ),
     r"\.venv/bin/torchrun --nproc-per-node 8 -m minigpt_lib\.distributed .*": many_processes,
     r"mkdir -p \.course": whole(),
     r"\.venv/bin/jupytext --to py:percent .*": to_text,
@@ -656,6 +660,9 @@ ROWS: dict[str, Runner] = {
     r"python benchmarks/gpu\.py": whole(prints="GPU"),
     r"python benchmarks/quantization\.py.*": until(
         r"SmolLM2 is not installed|model loaded|tokens after a prompt", "--repeat=1"
+    ),
+    r"python benchmarks/questions\.py.*": until(
+        r"SmolLM2 is not installed|smollm2: \d+ s", "--limit=2", "--out=out.json"
     ),
     r"python benchmarks/real_model\.py.*": until(
         r"SmolLM2 is not installed|loading: ", "--repeat=1"

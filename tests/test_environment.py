@@ -129,7 +129,7 @@ def test_the_command_minigpt_stands_beside_the_environments_python(setup_env, tm
 
     command = [str(folder / "minigpt"), "-p", "Who are you?"]
     done = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=60)
-    assert done.stdout == "-m minigpt_lib.terminal -p Who are you?\n"
+    assert done.stdout == "-m minigpt_lib.interop -p Who are you?\n"
 
 
 def test_the_report_finds_this_computer_ready():

@@ -9,6 +9,7 @@ import sys
 import textwrap
 from pathlib import Path
 
+import jinja2
 import numpy as np
 import pytest
 import torch
@@ -260,6 +261,44 @@ def _theirs_of(path):
     special = [AddedToken(t, special=True) for t, kind in zip(tokens, types) if kind == 3]
     theirs.add_special_tokens(special)
     return theirs
+
+
+@pytest.mark.slow
+def test_smollm2_talks_with_the_first_message_of_its_own_template(smollm2):
+    path, _, tokenizer = smollm2
+    template = read_gguf(path).metadata["tokenizer.chat_template"]
+    asked = [{"role": "user", "content": "Who are you?"}]
+    rendered = jinja2.Template(template).render(messages=asked, add_generation_prompt=True)
+
+    assistant = interop.open_assistant(strategy="greedy", max_new_tokens=24)
+
+    assert "<|im_start|>system\nYou are" in rendered
+    expected = tokenizer.encode(rendered, allowed_special="all")
+    assert assistant.prompt("Who are you?") == expected
+    assert assistant.say("Who are you?").strip()
+    assert [message["role"] for message in assistant.messages] == ["system", "user", "assistant"]
+
+
+@pytest.mark.slow
+def test_the_command_talks_with_smollm2_without_a_copy_of_it(smollm2):
+    command = [sys.executable, "-m", "minigpt_lib.interop", "--model", "smollm2", "--forget"]
+    question = ["-p", "What is the capital of France?", "--strategy", "greedy"]
+
+    done = subprocess.run([*command, *question], capture_output=True, encoding="utf-8", timeout=300)
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "Paris" in done.stdout
+
+
+def test_the_command_says_how_to_install_smollm2(monkeypatch):
+    def missing():
+        raise FileNotFoundError("SmolLM2 is not installed. `make real` fetches it.")
+
+    monkeypatch.setattr(interop, "find_smollm2", missing)
+    monkeypatch.setattr("minigpt_lib.terminal.trained_models", dict)
+
+    with pytest.raises(SystemExit, match="FileNotFoundError: SmolLM2 is not installed"):
+        interop.main(["--model", "smollm2", "--forget"])
 
 
 def _compare_smollm2(smollm2, n: int, seed: int) -> None:

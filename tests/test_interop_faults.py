@@ -16,6 +16,7 @@ UNKNOWN = "a byte without a token"
 FOLDERS = "saved folders, shards"
 FILES = "GGUF files of three families"
 OWN = "your own runs"
+TALK = "a published model talks"
 HUB = "a download says its size"
 HOSTILE = "damaged and hostile files"
 CONFIGS = "architectures that ours"
@@ -228,6 +229,27 @@ FAULTS = {
     "an adopted model is left as a part": ("    part.rename(folder)", "    str(folder)", OWN),
     "an adopted model replaces another one": ("    if folder.exists():", "    if False:", OWN),
     "NFC is lost when a model is adopted": ("if type(tokenizer) is not BPETokenizer:", "if False:", OWN),
+    "the first message is left out": (
+        'options.setdefault("system", default_system(_template(path)))',
+        'options.setdefault("system", None)',
+        TALK,
+    ),
+    "the template's message replaces the one that is given": (
+        'options.setdefault("system", default_system(_template(path)))',
+        'options["system"] = default_system(_template(path))',
+        TALK,
+    ),
+    "a variable is taken for a message": ("""([^<{}'\\"]+)<""", "([^<]+)<", TALK),
+    "only real line breaks": ("system(?:\\\\n|\\n)", "system(?:\\n)", TALK),
+    "only line breaks as an escape": ("system(?:\\\\n|\\n)", "system(?:\\\\n)", TALK),
+    "the template of a file is not read": ("values = read_gguf(path).metadata", "values = {}", TALK),
+    "the template of a folder is not read": (
+        'values = read_json(path / "tokenizer_config.json")',
+        "values = {}",
+        TALK,
+    ),
+    "a model without control tokens talks": ("    if not fitting:\n", "    if False:\n", TALK),
+    "the command opens no published model": ('talk(argv, {"smollm2": open_assistant})', "talk(argv)", TALK),
     "pickles are fetched": ('if file.endswith(".safetensors") and', "if", HUB),
     "files of subfolders are fetched": (' and "/" not in file]', "]", HUB),
     "a full disk": ("if size > free:", "if False:", HUB),

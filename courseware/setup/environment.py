@@ -152,12 +152,12 @@ def make_command() -> None:
     """Write the command `minigpt` beside the environment's Python, as an installed package would have it."""
     folder = venv_python().parent
     if os.name == "nt":
-        script = '@"%~dp0python.exe" -m minigpt_lib.terminal %*\n'
+        script = '@"%~dp0python.exe" -m minigpt_lib.interop %*\n'
         (folder / "minigpt.cmd").write_text(script, encoding="utf-8")
         return
 
     command = folder / "minigpt"
-    script = '#!/bin/sh\nexec "$(dirname "$0")/python" -m minigpt_lib.terminal "$@"\n'
+    script = '#!/bin/sh\nexec "$(dirname "$0")/python" -m minigpt_lib.interop "$@"\n'
     command.write_text(script, encoding="utf-8")
     command.chmod(0o755)
 

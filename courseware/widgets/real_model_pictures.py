@@ -1,7 +1,12 @@
-"""The drawings of chapter 19: a block of half bytes, and three tensors of a file that make one of ours."""
+"""The drawings of chapter 19: a block of half bytes, three tensors of a file that make one of ours, heads that copy."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+
+from courseware.widgets import figures
 from courseware.widgets.drawings import Drawing
 
 
@@ -56,4 +61,26 @@ def three_in_one(n_head: int = 9, n_kv_head: int = 3, head_dim: int = 64) -> Non
         f"{n_kv_head * head_dim} each, lie on top of one another in our attention.qkv with {total} rows. The rows "
         "of the first two are reordered on the way.",
         caption="Three tensors of the file make one of ours.",
+    )
+
+
+def head_scores(scores: Sequence[Sequence[float]]) -> None:
+    """Show how much every head copies: a row for each head, a column for each layer, from 0 to 1."""
+    figures.style()
+    fig, ax = plt.subplots(figsize=(6.5, 2.6))
+    by_head = list(zip(*scores, strict=True))
+    image = ax.imshow(by_head, vmin=0, vmax=1, cmap=figures.ATTENTION_MAP, aspect="auto")
+    ax.set(xlabel="layer", ylabel="head")
+    ax.grid(False)
+    fig.colorbar(image, label="score", pad=0.02)
+
+    flat = [
+        (score, layer, head) for layer, row in enumerate(scores) for head, score in enumerate(row)
+    ]
+    best, layer, head = max(flat)
+    figures.show(
+        fig,
+        alt=f"A score from 0 to 1 for each of {len(flat)} heads. The largest is {best:.2f}, of head {head} in layer "
+        f"{layer}; {sum(score > 0.3 for score, *_ in flat)} heads have more than 0.3.",
+        caption="How much of its attention each head pays to the token that should be copied.",
     )
