@@ -22,6 +22,7 @@ NOT_LOADED = ("canonical", "next", "prev", "author")  # the rel of a link that n
 AXE_PAGES = (
     "book/the-house.html",
     "book/intro.html",
+    "book/live.html",
     "notebooks/01_characters.html",
     "book/how-it-works.html",
 )

@@ -203,10 +203,10 @@ def test_a_worker_in_the_browser_computes_the_same(kind, chromium, tmp_path):
     export_web(model, CHAT, tmp_path / "web")
 
     with page_of(chromium, site_of(tmp_path / "site", mine=tmp_path / "web")) as page:
-        told = page.evaluate(ASK, ["mine", "logits", {"ids": IDS, "all": True}])
+        told = page.evaluate(ASK, ["mine", "logits", {"ids": IDS}])
         text = page.evaluate(ASK, ["mine", "continue", {"text": "To be", "most": 40}])
 
-    found = torch.tensor(told["logits"], dtype=torch.float64)
+    found = torch.tensor(told, dtype=torch.float64)
     assert (found - logits_of(model, IDS)).abs().max() < 1e-4
     prompt = CHAT.encode("To be")
     stops = tuple(CHAT.base.special_tokens.values())
@@ -227,7 +227,7 @@ def test_the_courses_assistant_says_the_same_in_the_browser_and_is_fast(chromium
 
     site = site_of(tmp_path / "site", assistant=tmp_path / "models" / "assistant")
     with page_of(chromium, site) as page:
-        told = page.evaluate(ASK, ["assistant", "logits", {"ids": ids, "all": True}])
+        told = page.evaluate(ASK, ["assistant", "logits", {"ids": ids}])
         said = [
             page.evaluate(
                 """async (question) => {
@@ -249,7 +249,7 @@ def test_the_courses_assistant_says_the_same_in_the_browser_and_is_fast(chromium
             if len(done["ids"]) >= 20:
                 rates.append(len(done["ids"]) / done["writing"])
 
-    off = (torch.tensor(told["logits"], dtype=torch.float64) - logits_of(model, ids)).abs().max()
+    off = (torch.tensor(told, dtype=torch.float64) - logits_of(model, ids)).abs().max()
     assert off < 1e-4
     assert said == [reply(model, chat, [{"role": "user", "content": q}]) for q in QUESTIONS]
     print(

@@ -72,6 +72,15 @@ function fitting(messages, room) {
   throw new Error("this question is too long for the model: say it shorter");
 }
 
+/** The ids of a text, if there are any and the model can read them and one more. */
+function readable(text) {
+  const ids = model.vocabulary.encode(text);
+  const most = model.config.max_seq_len;
+  if (!ids.length) throw new Error("expected some text");
+  if (ids.length >= most) throw new Error(`this text has ${ids.length} tokens, and the model reads ${most}: shorten it`);
+  return ids;
+}
+
 const TASKS = {
   async load({ header, numbers }) {
     const [text, block] = await Promise.all([fetched(header), fetched(numbers)]);
@@ -92,27 +101,26 @@ const TASKS = {
   },
 
   async continue({ text, most, ...options }, say) {
-    const ids = model.vocabulary.encode(text);
-    if (!ids.length) throw new Error("expected some text to go on from");
-    if (ids.length >= model.config.max_seq_len) throw new Error(`this text has ${ids.length} tokens, and the model reads ${model.config.max_seq_len}: shorten it`);
-    return write(ids, { ...options, most }, say);
+    return write(readable(text), { ...options, most }, say);
   },
 
-  /** The logits after every token of `ids`, or of a text: for the tests, and for the sampling playground the last of them. */
-  async logits({ ids, text, all = false }) {
-    const { engine, vocabulary } = model;
-    const read = ids ?? vocabulary.encode(text);
-    if (!read.length) throw new Error("expected some text");
-    if (!all) return { ids: read, tokens: read.map((id) => vocabulary.bytes(id)), logits: [[...engine.read(read)]] };
+  /** The logits after every one of `ids`: for the tests. */
+  async logits({ ids }) {
+    const { engine } = model;
     engine.reset();
-    return { ids: read, logits: read.map((id) => [...engine.step(id)]) };
+    return ids.map((id) => [...engine.step(id)]);
+  },
+
+  /** What may come after a text: the logits (V), and the bytes of every token. */
+  async next({ text }) {
+    const ids = readable(text);
+    return { logits: [...model.engine.read(ids)], alphabet: model.vocabulary.tokens };
   },
 
   /** Each token's text, and weights[layer][head][query][key]. */
   async attention({ text }) {
     const { engine, vocabulary, config } = model;
-    const ids = vocabulary.encode(text);
-    if (!ids.length) throw new Error("expected some text");
+    const ids = readable(text);
     engine.reset();
     const weights = Array.from({ length: config.n_layer }, () => Array.from({ length: config.n_head }, () => []));
     for (const id of ids) {
