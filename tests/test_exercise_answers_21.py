@@ -122,11 +122,13 @@ def loss_by_loops(rewards, logprobs, old_logprobs, mask, clip, each=False, below
     return -torch.stack(averages if each else gains).mean()
 
 
-def loss_by_selecting(rewards, logprobs, old_logprobs, mask, clip, dims=1, pick=torch.where):
+def loss_by_selecting(
+    rewards, logprobs, old_logprobs, mask, clip, dims=1, pick=torch.where, small=0.0
+):
     """Say where the clip takes the gradient away; the value there is a constant."""
     mean = rewards.mean(dims, True) if dims is not None else rewards.mean()
     std = rewards.std(dims, keepdim=True) if dims is not None else rewards.std()
-    a = ((rewards - mean) / std).nan_to_num(0.0).unsqueeze(-1).expand_as(logprobs)[mask]
+    a = ((rewards - mean) / (std + small)).nan_to_num(0.0).unsqueeze(-1).expand_as(logprobs)[mask]
     ratio = (logprobs[mask] - old_logprobs[mask]).exp()
     bound = torch.where(a > 0, 1 + clip, 1 - clip)
     beyond = torch.where(a > 0, ratio > bound, ratio < bound)
@@ -249,6 +251,8 @@ ANSWERS = [
     ("group_loss", loss_by_loops, ""),
     ("group_loss", loss_by_selecting, ""),
     ("group_loss", lambda r, *a: loss_by_selecting(r.double(), *a), ""),
+    ("group_loss", lambda *a: loss_by_selecting(*a, small=1e-4), ""),
+    ("group_loss", lambda *a: -loss_by_selecting(*a, small=1e-4), "the sign"),
     ("group_loss", lambda *a: -loss_by_selecting(*a), "the sign"),
     ("group_loss", lambda *a: loss_by_selecting(*a, dims=None), "over the batch instead of the group"),
     ("group_loss", lambda *a: loss_by_selecting(*a, dims=0), "over the questions"),

@@ -17,6 +17,7 @@ from courseware.widgets.markup import paragraphs
 RATES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 CLIPS = (0.1, 0.2, 0.5, None)  # None: the ratio is not clipped
 STEPS = 20  # at most
+SMALL = 1e-4  # is added to the standard deviation, as in the chapter and in trl
 _UP, _DOWN, _SAME = COLOURS["value"], COLOURS["train"], COLOURS["query"]
 _EVERYTHING_ELSE = "Everything else that it might say"
 
@@ -75,11 +76,11 @@ def mean_and_std(rewards: Sequence[float]) -> tuple[float, float]:
 
 
 def advantages_of(rewards: Sequence[float], divide_by_std: bool) -> list[float]:
-    """Return each reward less the group's mean, over its standard deviation if wanted; 0 where all are equal."""
+    """Return each reward less the group's mean, if wanted over its standard deviation + SMALL; 0 if all are equal."""
     mean, std = mean_and_std(rewards)
     if std == 0:
         return [0.0] * len(rewards)
-    return [(reward - mean) / (std if divide_by_std else 1.0) for reward in rewards]
+    return [(reward - mean) / (std + SMALL if divide_by_std else 1.0) for reward in rewards]
 
 
 def update(

@@ -3,6 +3,7 @@
 import { h, labelled, slider } from "./kit.js";
 
 const [UP, DOWN, SAME] = ["#009E73", "#D55E00", "#0072B2"];
+const SMALL = 1e-4; // is added to the standard deviation, as in the chapter and in trl
 const EVERYTHING_ELSE = "Everything else that it might say";
 const add = (a, b) => a + b;
 
@@ -13,11 +14,11 @@ export function meanAndStd(rewards) {
   return [mean, Math.sqrt(squares / (rewards.length - 1))];
 }
 
-/** Each reward less the group's mean, over its standard deviation if wanted; 0 where all are equal. */
+/** Each reward less the group's mean, if wanted over its standard deviation + SMALL; 0 if all are equal. */
 export function advantagesOf(rewards, divideByStd) {
   const [mean, std] = meanAndStd(rewards);
   if (std === 0) return rewards.map(() => 0);
-  return rewards.map((reward) => (reward - mean) / (divideByStd ? std : 1));
+  return rewards.map((reward) => (reward - mean) / (divideByStd ? std + SMALL : 1));
 }
 
 function softmax(logits) {

@@ -255,10 +255,11 @@ LOSS = Exercise(
     hints=(
         "Three lines for the advantages: the mean of each group, its std, both with dim=1 and keepdim=True, and the quotient. Give them a last dimension of 1, so that they apply to all tokens of an answer.",
         "ratio = (logprobs - old_logprobs).exp(), and torch.minimum of ratio * advantages and ratio.clamp(1 - clip, 1 + clip) * advantages.",
-        "-(gain * mask).sum() / mask.sum(). And where std is 0: torch.where(std > 0, centred / std, 0.0).",
+        "-(gain * mask).sum() / mask.sum(). And where std is 0: add 1e-4 to it, or take torch.where(std > 0, centred / std, 0.0).",
     ),
     explanation="This is GRPO's loss with all tokens alike. At the first step its gradient is the plain policy gradient; the clip only matters once the model has moved.",
     look=LOOK,
+    tolerance=1e-3,  # so that a standard deviation with 1e-4 added to it, as in the chapter, is right, too
     mistakes=(
         Mistake("over the batch instead of the group", "Your mean is that of all questions. Then an answer to an easy question is praised for the question: compare each answer with its own group, dim=1.",
                 edit=((_MEAN, "rewards.mean()"), (_STD, "rewards.std()")),
