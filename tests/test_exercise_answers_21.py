@@ -90,6 +90,18 @@ def reward_by_counting(text, city, cities, letters=False):
     return int(counts[city] == 1 and sum(counts.values()) == 1)
 
 
+def reward_of_the_last_word(text, city, cities):
+    words = text.split() or [""]
+    return float(words[-1].removesuffix(".") == city)
+
+
+def reward_by_spaces(text, city, cities):
+    whole = text.endswith(".")
+    sentences = [part for part in text.split(".") if part]
+    names = [word for word in sentences[-1].split(" ") if word in cities] if whole else []
+    return 1.0 if len(names) == 1 and names[0] == city else 0.0
+
+
 def mask_by_list(ids, start, end, count=1):
     answer = ids[start:]
     length = answer.index(end) + count if end in answer else len(answer)
@@ -239,6 +251,8 @@ ANSWERS = [
     ("strict_reward", lambda *a: reward_by_splitting(*a, only=False), "other cities beside it"),
     ("strict_reward", lambda *a: reward_by_counting(*a, letters=True), "parts of words"),
     ("strict_reward", lambda text, *a: reward_by_splitting(text.rstrip(".") + ".", *a), "an answer that was cut off"),
+    ("strict_reward", reward_of_the_last_word, "only the last word is read"),
+    ("strict_reward", reward_by_spaces, "a comma belongs to its word"),
     ("strict_reward", lambda *a: 1.0 - reward_by_splitting(*a), "turned around"),
     ("strict_reward", lambda *a: reward_by_splitting(*a) == 1, "wrong type"),
     ("drawn_mask", mask_by_list, ""),
