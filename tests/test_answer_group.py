@@ -22,7 +22,7 @@ from courseware.widgets.answer_group import (
 
 DATA = group_data()
 JUDGES = DATA["judges"]
-STATES = list(product(JUDGES, RATES[::2], (0, 1, STEPS), (True, False), CLIPS))
+STATES = list(product(JUDGES, RATES[::3], (0, 1, STEPS), (True, False), CLIPS))
 
 
 def climbed(rewards, rate, steps, divide_by_std, clip):
@@ -58,7 +58,7 @@ def test_the_groups_data_are_eight_answers_that_leave_room_for_others():
 def test_the_update_is_that_of_torch(judge):
     rewards = JUDGES[judge]
 
-    for rate, steps, by_std, clip in product((0.2, 1.0, 5.0), (0, 1, 7), (True, False), CLIPS):
+    for rate, steps, by_std, clip in product((0.2, 5.0), (1, 5), (True, False), CLIPS):
         found = update(DATA["before"], advantages_of(rewards, by_std), rate, steps, clip)
 
         expected = climbed(rewards, rate, steps, by_std, clip).tolist()
