@@ -19,6 +19,7 @@ from courseware.widgets.answer_group import (
     sentences,
     update,
 )
+from minigpt_lib.reasoning import group_advantages, grpo_loss
 
 DATA = group_data()
 JUDGES = DATA["judges"]
@@ -65,6 +66,29 @@ def test_the_update_is_that_of_torch(judge):
         assert [*found.after, found.rest[1]] == pytest.approx(expected, abs=1e-9)
         ratios = [p / q for p, q in zip(expected, DATA["before"], strict=False)]
         assert found.ratios == pytest.approx(ratios, rel=1e-9)
+
+
+@pytest.mark.parametrize("judge", JUDGES)
+def test_the_update_is_that_of_the_chapter(judge):
+    before = torch.tensor(DATA["before"], dtype=torch.float64)
+    before = torch.cat([before, 1 - before.sum()[None]]).log()
+    drawn = torch.ones(8, 1, dtype=torch.bool)
+
+    for by_std, clip in product((True, False), (0.1, 0.2, 0.5)):
+        rewards = torch.tensor([JUDGES[judge]], dtype=torch.float64)
+        advantages = group_advantages(rewards, divide_by_std=by_std)[0]
+        logits = before.clone().requires_grad_()
+        for _ in range(7):
+            logprobs = logits.log_softmax(0)[:8, None]
+            bounds = {"clip_low": clip, "clip_high": clip}
+            loss = grpo_loss(logprobs, before[:8, None], advantages, drawn, **bounds)
+            (slope,) = torch.autograd.grad(loss, logits)
+            logits = (logits - slope).detach().requires_grad_()
+
+        mine = advantages_of(JUDGES[judge], by_std)
+        found = update(DATA["before"], mine, 1.0, 7, clip)
+        assert mine == pytest.approx(advantages.tolist(), abs=1e-12)
+        assert [*found.after, found.rest[1]] == pytest.approx(logits.softmax(0).tolist(), abs=1e-9)
 
 
 def test_equal_rewards_move_nothing():

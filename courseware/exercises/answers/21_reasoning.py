@@ -7,7 +7,12 @@ import torch
 
 from courseware.exercises import Exercise, Mistake, normal
 
-LOOK = "chapter 21"
+LEVERS = 'chapter 21, "Two levers"'
+BREAK_IT = 'chapter 21, "Break it: five ways to be misled"'
+ROLLOUTS = 'chapter 21, "Rollouts"'
+ADVANTAGES = 'chapter 21, "Advantages"'
+LOSS_OF = 'chapter 21, "The loss"'
+PASS_AT_K = 'chapter 21, "pass@k"'
 
 
 def _probe_expected(answer):
@@ -30,7 +35,7 @@ EXPECTED = Exercise(
         "The weighted sum of the rows is (p * rewards) @ (torch.eye(len(p)) - p).",
     ),
     explanation="Drawing an answer and scaling the gradient of its ln p by the reward gives this on average. A reward that is the same for all changes nothing, since the probabilities always add up to 1.",
-    look=LOOK,
+    look=LEVERS,
     mistakes=(
         Mistake("not weighted by probability", "Every answer counts the same in your sum. A frequent answer is drawn more often: weight each by its probability p.",
                 edit=(_WEIGHTS, "rewards")),
@@ -83,7 +88,7 @@ BASELINED = Exercise(
         "Multiply each row by (rewards - baseline)[:, None], and take the mean over dim 0.",
     ),
     explanation="The baseline does not know what was drawn, and the mean of the gradient of ln p is 0: so on average it changes nothing. But what all rewards have in common is gone, and with it much of the noise.",
-    look=LOOK,
+    look=LEVERS,
     mistakes=(
         Mistake("the draw's own reward", "Your baseline contains the draw's own reward, so it depends on what was drawn: on average the gradient shrinks to (N - 1) / N of itself. Leave the draw out.",
                 edit=(_BASELINE, "rewards.mean()")),
@@ -142,7 +147,7 @@ REWARD = Exercise(
         "Keep the words that are in cities: the list must be exactly [city].",
     ),
     explanation="Each of these conditions closes a gap that a policy finds: to name every city, to repeat the name, to name it first and go on, never to stop. Whether the earlier sentences are true makes no difference to it, so nothing teaches that.",
-    look=LOOK,
+    look=BREAK_IT,
     mistakes=(
         Mistake("named anywhere", "The name anywhere in the text is enough for you. A policy will learn to list all the cities: look at the last sentence, and at what else it names.",
                 edit=((_IF, ""), (_RETURN, "return 1.0 if city in text else 0.0"))),
@@ -192,14 +197,14 @@ MASK = Exercise(
         "The end is at place t, so stop is t + 1.",
     ),
     explanation="To end the turn is a decision like every other. Unless it is in the mask, no reward reaches it.",
-    look=LOOK,
+    look=ROLLOUTS,
     mistakes=(
         Mistake("the end is left out", "The end of the turn is not in the mask. The model drew it; without it, no reward teaches the model when to stop.",
                 of="given"),
         Mistake("the padding counts", "Padding counts in your mask, since it consists of ends here. The answer ends with the *first* end from start on.",
                 edit=("break", "")),
         Mistake("the prompt counts", "The prompt is in your mask. The model did not draw it, so a reward says nothing about it.",
-                edit=("mask[start:stop]", "mask[:stop]")),
+                edit=("mask[start:stop]", "mask[:stop]"), look=BREAK_IT),
         Mistake("one token too many", "You go one place beyond the end.",
                 edit=("t + 1", "t + 2")),
         Mistake("everything from start on", "You ignore the end: everything from start to the last place is in your mask, padding included.",
@@ -262,26 +267,26 @@ LOSS = Exercise(
         "-(gain * mask).sum() / mask.sum(). And where std is 0: add 1e-4 to it, or take torch.where(std > 0, centred / std, 0.0).",
     ),
     explanation="This is GRPO's loss with all tokens alike. At the first step its gradient is the plain policy gradient; the clip only matters once the model has moved.",
-    look=LOOK,
+    look=LOSS_OF,
     tolerance=1e-3,  # so that a standard deviation with 1e-4 added to it, as in the chapter, is right, too
     mistakes=(
         Mistake("over the batch instead of the group", "Your mean is that of all questions. Then an answer to an easy question is praised for the question: compare each answer with its own group, dim=1.",
                 edit=((_MEAN, "rewards.mean()"), (_STD, "rewards.std()")),
-                also=((_MEAN, "rewards.mean()"),)),
+                also=((_MEAN, "rewards.mean()"),), look=BREAK_IT),
         Mistake("the batch's standard deviation", "Your standard deviation is that of all questions. Each group has its own, dim=1.",
-                edit=(_STD, "rewards.std()")),
+                edit=(_STD, "rewards.std()"), look=ADVANTAGES),
         Mistake("over the questions", "You compared the answers with the same number to different questions. A group is a row: dim=1.",
-                edit=((_MEAN, "rewards.mean(dim=0, keepdim=True)"), (_STD, "rewards.std(dim=0, keepdim=True)"))),
+                edit=((_MEAN, "rewards.mean(dim=0, keepdim=True)"), (_STD, "rewards.std(dim=0, keepdim=True)")), look=ADVANTAGES),
         Mistake("not divided by the standard deviation", "You did not divide by the group's standard deviation. Dr. GRPO leaves it out on purpose, but here it is asked for.",
-                edit=("centred / std", "centred")),
+                edit=("centred / std", "centred"), look=ADVANTAGES),
         Mistake("G below", "Your standard deviation divides by G. torch's std divides by G - 1.",
-                edit=(_STD, "rewards.std(dim=1, keepdim=True, correction=0)")),
+                edit=(_STD, "rewards.std(dim=1, keepdim=True, correction=0)"), look=ADVANTAGES),
         Mistake("0 divided by 0", "Where all rewards of a group are equal, you divide 0 by 0, and nan spreads to every weight. Such an answer has the advantage 0.",
-                edit=(_WHERE, "(centred / std)")),
+                edit=(_WHERE, "(centred / std)"), look=ADVANTAGES),
         Mistake("the mean is not subtracted", "You used the rewards as advantages. Subtract the group's mean: otherwise a wrong answer is never made rarer.",
-                edit=(f"rewards - {_MEAN}", "rewards")),
+                edit=(f"rewards - {_MEAN}", "rewards"), look=ADVANTAGES),
         Mistake("the sign", "You return the gain itself. A loss is made small: put a minus before it.",
-                edit=("return -", "return")),
+                edit=("return -", "return"), look=BREAK_IT),
         Mistake("no clip", "The ratio is not clipped. Several steps on the same answers would push on without a bound.",
                 edit=("ratio.clamp(1 - clip, 1 + clip)", "ratio")),
         Mistake("clipped without the minimum", "You use the clipped ratio alone. Then an answer that moved the wrong way has no gradient to come back: take the smaller of the two products.",
@@ -346,7 +351,7 @@ LEASH = Exercise(
         "Return k1.mean(), k2.mean(), k3.mean().",
     ),
     explanation="k1 and k3 are right on average, since the mean of e^d is 1 under the policy. k3 is never negative, because e^d is never below 1 + d; that is why GRPO uses it. k2 is close only where d is small.",
-    look=LOOK,
+    look=LOSS_OF,
     mistakes=(
         Mistake("the difference turned around", "Your d is ln p less ln p of the reference. The tokens were drawn from the policy, so the reference comes first, and d is 0 or less on average.",
                 edit=("reference - logprobs", "logprobs - reference")),
@@ -407,7 +412,7 @@ STEPS = Exercise(
         "Move the line with `old` in front of the loop.",
     ),
     explanation="The old log-probabilities belong to the answers: they are computed once, when these are drawn. Computed anew they move along, every ratio is 1, and the clip has nothing to hold.",
-    look=LOOK,
+    look=LOSS_OF,
     seconds=60.0,
     mistakes=(
         Mistake("the old model moves along", "`old` still comes from the policy of the same step, so every ratio is 1 and nothing is ever clipped. Compute it once, before the first step.",
@@ -459,7 +464,7 @@ PASS = Exercise(
         "1 - math.comb(n - c, k) / math.comb(n, k). Python's whole numbers have no largest value, so nothing overflows.",
     ),
     explanation="Averaged over the draws this is exactly pass@k, which 1 - (1 - c/n)^k is not. (M. Chen and others, 2021, on Codex.)",
-    look=LOOK,
+    look=PASS_AT_K,
     mistakes=(
         Mistake("the share put into the formula", "1 - (1 - c/n)^k takes the share for the true probability, and is too small on average. Count the choices of k among the n instead.",
                 edit=(_QUOTIENT, "(1 - c / n) ** k")),
