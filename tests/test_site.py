@@ -25,6 +25,7 @@ AXE_PAGES = (
     "book/live.html",
     "notebooks/01_characters.html",
     "book/how-it-works.html",
+    "exercises/05_attention.html",
 )
 
 

@@ -2,7 +2,8 @@
 
 This module is also the site's Sphinx extension (see `_config.yml`). It copies MathJax from the Python package
 `sphinx-mathjax-offline`, so that no page makes a request to another server, it adds the models that the course has
-trained, and it fills the reference page with the library's public names.
+trained, it folds hints and solutions under the exercises, and it fills the reference page with the library's public
+names.
 """
 
 from __future__ import annotations
@@ -113,6 +114,7 @@ def _show(pages: Path) -> None:
 def setup(app: Any) -> dict[str, Any]:
     """Connect the additions to Sphinx."""
     app.connect("source-read", _fill_reference)
+    app.connect("source-read", _fold_exercises)
     app.connect("build-finished", _copy_mathjax)
     app.connect("build-finished", _drop_icon_script)
     app.connect("build-finished", _ship_models)
@@ -159,6 +161,14 @@ def copy_mathjax(target: Path) -> None:
 def _fill_reference(app: Any, name: str, source: list[str]) -> None:
     if name == "book/reference":
         source[0] = source[0].replace(_MARK, reference())
+
+
+def _fold_exercises(app: Any, name: str, source: list[str]) -> None:
+    folder, _, stem = name.partition("/")
+    if folder == "exercises":
+        from courseware.site.folding import folded  # it needs the answers, and they need torch
+
+        source[0] = folded(source[0], stem)
 
 
 if __name__ == "__main__":
