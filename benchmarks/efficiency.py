@@ -70,7 +70,6 @@ VARIANTS = {
 
 def config_of(variant: Variant, vocab_size: int) -> GPTConfig:
     """Return the config of one variant."""
-    # pyrefly: ignore[unsupported-operation]  the registry takes any builder
     FFNS["moe_capped"] = mixture(8, TOP_K, capacity=1.0)
     sizes = {"max_seq_len": BLOCK, "n_embd": 64, "n_layer": 3, "n_head": 4, "ffn_hidden": 192}
     return GPTConfig.preset("laptop", vocab_size=vocab_size, **{**sizes, **variant.changes})

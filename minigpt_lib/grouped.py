@@ -145,7 +145,6 @@ def grouped(window: int | None = None, sinks: int = 0) -> Callable[[GPTConfig], 
     return build
 
 
-# pyrefly: ignore[bad-assignment]  the registry takes any builder
 ATTENTIONS["grouped"] = grouped()
 
 

@@ -170,5 +170,4 @@ def mixture(
     return build
 
 
-# pyrefly: ignore[unsupported-operation]  the registry takes any builder
 FFNS["moe"] = mixture(8, 2)  # Mixtral's numbers
