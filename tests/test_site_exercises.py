@@ -106,3 +106,21 @@ def test_solutions_are_reached_from_the_exercises(pages):
 
 def test_every_exercise_is_on_a_page():
     assert {exercise.stem for exercise in registry().values()} == {path.stem for path in NOTEBOOKS}
+
+
+@pytest.mark.slow
+@pytest.mark.browser
+def test_a_wide_solution_can_be_scrolled_with_the_keyboard(chromium, address):
+    context = chromium.new_context(viewport={"width": 390, "height": 844})
+    page = context.new_page()
+    page.goto(f"{address}exercises/05_attention.html")
+    page.wait_for_selector("html[data-ready]")
+    solution = page.locator("details.help", has_text="Solution").first
+
+    solution.locator("summary").press("Enter")
+    page.wait_for_function("document.querySelector('details.help[open] pre')?.tabIndex === 0")
+    wide = page.evaluate(
+        "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+    )
+    context.close()
+    assert wide <= 0

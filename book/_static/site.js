@@ -102,6 +102,7 @@ nameControls();
 await mountTwins();
 focusScrollers();
 addEventListener("resize", focusScrollers);
+addEventListener("toggle", focusScrollers, true); // what a fold hides has no width until it opens
 if (document.querySelector(".math")) {
   if (document.readyState !== "complete") await new Promise((done) => addEventListener("load", done));
   await window.MathJax?.startup?.promise;

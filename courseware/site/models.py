@@ -17,6 +17,12 @@ from courseware import paths
 
 # Chapter 16 lets the course's own assistants read this much: their dialogs were no longer.
 CONTEXT = 224
+_ASSISTANTS = (
+    "preferences",
+    "sft",
+    "course",
+    "quick_assistant",
+)  # the best first, as in chapter 16
 _MISSING = {
     "assistant": "Run chapter 14 and chapter 15, or `make course`, and build the site again: "
     "then the assistant answers here.",
@@ -68,7 +74,7 @@ def _assistant(home: Path, target: Path) -> dict[str, Any]:
     from minigpt_lib.exports import export_web
 
     models = trained_models(home)
-    name = next((name for name in ("preferences", "sft", "course") if name in models), None)
+    name = next((name for name in _ASSISTANTS if name in models), None)
     if name is None:
         raise LookupError(f"there is no assistant in {home}")
 
