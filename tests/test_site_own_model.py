@@ -75,7 +75,7 @@ def test_a_model_that_was_not_taught_to_answer_goes_on_with_the_text(page, tmp_p
     page.get_by_text("wrote 27").wait_for()  # up to the 32 that it reads
 
 
-def test_a_folder_can_be_dropped(page, exported):
+def test_files_can_be_dropped(page, exported):
     page.evaluate(
         """([header, numbers]) => {
             const transfer = new DataTransfer();
@@ -90,6 +90,19 @@ def test_a_folder_can_be_dropped(page, exported):
             list((exported / "model.bin").read_bytes()),
         ],
     )
+    page.get_by_text("Your model is here").wait_for()
+    page.evaluate("document.querySelector('[role=status]').textContent = ''")
+
+
+def test_the_exported_folder_can_be_dropped(page, exported):
+    box = page.locator(".twin").bounding_box()
+    session = page.context.new_cdp_session(page)
+    data = {"items": [], "files": [str(exported)], "dragOperationsMask": 1}
+    for kind in ("dragEnter", "dragOver", "drop"):
+        place = {"type": kind, "x": box["x"] + 20, "y": box["y"] + 20}
+        session.send("Input.dispatchDragEvent", {**place, "data": data})
+    session.detach()
+
     page.get_by_text("Your model is here").wait_for()
     page.evaluate("document.querySelector('[role=status]').textContent = ''")
 
