@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 import time
 import types
@@ -13,6 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from courseware import paths
 from courseware.checks.toy_groups import run_groups, toy_dialogs
 from courseware.checks.toy_pairs import eager, tiny, toy_chat
 from minigpt_lib.reasoning import (
@@ -282,3 +284,21 @@ def test_the_leash_holds_the_model_back():
         away.append(far[drawn.mask].mean().item())  # nats per token
 
     assert 0 < away[1] < 0.5 * away[0]
+
+
+# ---------------------------------------------------------------- the record
+
+
+def test_the_record_has_five_whole_seeds_and_what_the_chapter_says_of_them():
+    path = paths.CODE / "benchmarks" / "results" / "reasoning.json"
+    record = json.loads(path.read_text(encoding="utf-8"))
+    alone, shown = record["runs"]["alone"], record["runs"]["shown"]
+
+    assert [one["seed"] for one in alone] == [one["seed"] for one in shown] == record["seeds"]
+    assert len(record["seeds"]) >= 5 and record["hardware"]["processor"]
+    assert record["speed"]["one by one"] > 3 * record["speed"]["batched"]
+    assert all(one["after"]["right"] < 0.1 for one in alone)
+    for one in shown:
+        assert one["before"]["right"] < 0.1 and one["after"]["right"] > 0.85
+        assert one["after"]["true first step"] > 0.85 and one["after"]["edited, follows"] < 0.05
+        assert one["after"]["edited, right"] > 0.85
