@@ -733,7 +733,7 @@ def _train_and_compare(o: _Options) -> None:
         min_lr_ratio=1.0,
         warmup_steps=0,
         weight_decay=0.0,
-        eval_every=0,
+        progress=False,
         save_every=10,
         seed=o.seed,
     )
