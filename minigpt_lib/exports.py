@@ -987,20 +987,12 @@ def _with_chat(base: BPETokenizer) -> BPETokenizer | ChatTokenizer:
     return base
 
 
-def _source(name: str) -> str | Path:
-    """Return the folder of a trained model, by its name or its folder's; any other source as it is."""
-    try:
-        return find_model(name)
-    except FileNotFoundError:
-        return name
-
-
 def _opened(
     name: str, tokenizer: Path | None
 ) -> tuple[MiniGPT, BPETokenizer | ChatTokenizer | CharTokenizer]:
     """Return the model of this name, folder or file, and its tokenizer."""
     if tokenizer is None:
-        model, base = load(_source(name))
+        model, base = load(name)
         return model, _with_chat(base)
 
     model = MiniGPT.from_pretrained(find_model(name))

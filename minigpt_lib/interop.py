@@ -420,7 +420,7 @@ def _located(source: str | Path) -> Path:
         return path
     if path.is_dir():
         return path
-    if str(source) in trained_models():
+    with contextlib.suppress(FileNotFoundError):
         return find_model(str(source))
     if re.fullmatch(r"[\w.-]+/[\w.-]+", str(source)) and ".." not in str(source):
         return fetch(str(source))

@@ -236,7 +236,6 @@ FAULTS = {
     ),
     "the dtype is not passed on": (COMMAND, 'options.dtype or "f32"', '"f32"'),
     "the dtype of the page is not passed on": (COMMAND, 'options.dtype or "float32"', '"float32"'),
-    "a folder's name is no model's": (COMMAND, "load(_source(name))", "load(name)"),
     "a chat format is lost": (
         COMMAND,
         "if set(form.controls) <= base.special_tokens.keys():",

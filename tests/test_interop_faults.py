@@ -226,6 +226,11 @@ FAULTS = {
         "str(sizes)",
         OWN,
     ),
+    "a folder's name is no model's": (
+        "with contextlib.suppress(FileNotFoundError):",
+        "if str(source) in trained_models():",
+        OWN,
+    ),
     "an adopted model is left as a part": ("    part.rename(folder)", "    str(folder)", OWN),
     "an adopted model replaces another one": ("    if folder.exists():", "    if False:", OWN),
     "NFC is lost when a model is adopted": ("if type(tokenizer) is not BPETokenizer:", "if False:", OWN),
