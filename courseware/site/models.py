@@ -17,14 +17,10 @@ from courseware import paths
 
 # Chapter 16 lets the course's own assistants read this much: their dialogs were no longer.
 CONTEXT = 224
-_ASSISTANTS = (
-    "preferences",
-    "sft",
-    "course",
-    "quick_assistant",
-)  # the best first, as in chapter 16
+# The best first, as in chapter 16.
+_ASSISTANTS = ("preferences", "sft", "course", "quick_assistant")
 _MISSING = {
-    "assistant": "Run chapter 14 and chapter 15, or `make course`, and build the site again: "
+    "assistant": "Run chapters 14 and 15, or make course, and build the site again: "
     "then the assistant answers here.",
     "shakespeare": "Run chapter 10, and build the site again: then its model writes here.",
 }
