@@ -115,7 +115,7 @@ def measure(
     true = [people.right_answer(person, "company") for person in persons]
     figures = {
         "right": sum(exact_reward(q, text) for q, text in zip(asked, said)) / n,
-        "shows a step": sum(text.count(".") >= 2 for text in said) / n,
+        "two sentences": sum(text.count(".") >= 2 for text in said) / n,
         "true first step": sum(text.startswith(first) for text, first in zip(said, true)) / n,
     }
     figures["edited, follows"], figures["edited, right"] = edited(model, chat, persons)
