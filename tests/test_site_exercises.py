@@ -85,7 +85,7 @@ def test_the_side_bar_lists_chapters_with_their_exercises_and_no_solutions(pages
     links = [html.unescape(link) for link in re.findall(r'href="([^"#]+\.html)', bar)]
 
     stems = [Path(link).stem for link in links if "exercises/" in link]
-    assert stems == [path.stem for path in NOTEBOOKS]
+    assert sorted(stems) == [path.stem for path in NOTEBOOKS]  # 21 follows 16 in the book
     for path in NOTEBOOKS:
         chapter = "00_start_here" if path.stem == "00_warmups" else path.stem
         before = next(
