@@ -20,7 +20,7 @@ CONTEXT = 224
 # The best first, as in chapter 16.
 _ASSISTANTS = ("preferences", "sft", "course", "quick_assistant")
 _MISSING = {
-    "assistant": "Run chapters 14 and 15, or make course, and build the site again: "
+    "assistant": "Run chapter 14 and chapter 15, or make course, and build the site again: "
     "then the assistant answers here.",
     "shakespeare": "Run chapter 10, and build the site again: then its model writes here.",
 }
