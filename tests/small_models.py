@@ -11,6 +11,17 @@ from minigpt_lib.model import GPTConfig, MiniGPT
 
 ALPHABET = CharTokenizer("abcdefgh ")
 
+# Two architectures at 64 channels, as the choices of a GPTConfig.
+GPT2 = {"ffn": "gelu_tanh", "n_embd": 64, "n_head": 4}
+LLAMA = {
+    "position": "rope",
+    "norm": "rms",
+    "ffn": "swiglu",
+    "bias": False,
+    "n_embd": 64,
+    "n_head": 4,
+}
+
 
 def on_meta(**choices) -> MiniGPT:
     """Return a model on the meta device: it has shapes, but needs no memory."""

@@ -14,6 +14,7 @@ import pytest
 import torch
 from bpe_samples import DISPUTED, PATTERNS, SAMPLE, TEXT
 from hypothesis import assume, given, settings
+from small_models import GPT2, LLAMA
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging
 
@@ -34,15 +35,6 @@ CHAT = ChatTokenizer(BASE)
 STOP = tuple(CHAT.base.special_tokens.values())
 PROMPTS = ["To be, or not to be", "It's 1603;\n\n  naïve", "x"]
 
-GPT2 = {"ffn": "gelu_tanh", "n_embd": 64, "n_head": 4}
-LLAMA = {
-    "position": "rope",
-    "norm": "rms",
-    "ffn": "swiglu",
-    "bias": False,
-    "n_embd": 64,
-    "n_head": 4,
-}
 SCALING = RopeScaling(8.0, 1.0, 4.0, 64)
 FAMILIES = {
     "gpt2": GPT2,

@@ -14,6 +14,7 @@ import browser as browsers
 import pytest
 import torch
 from bpe_samples import SAMPLE
+from small_models import GPT2, LLAMA
 
 from courseware import paths
 from minigpt_lib.bpe import train_bpe
@@ -25,15 +26,6 @@ from minigpt_lib.positions import RopeScaling
 register_attentions()
 CHAT = ChatTokenizer(train_bpe(SAMPLE, 400, ["<|endoftext|>"]))
 
-GPT2 = {"ffn": "gelu_tanh", "n_embd": 64, "n_head": 4}
-LLAMA = {
-    "position": "rope",
-    "norm": "rms",
-    "ffn": "swiglu",
-    "bias": False,
-    "n_embd": 64,
-    "n_head": 4,
-}
 KINDS = {
     "gpt2": GPT2,
     "gpt2-untied": GPT2 | {"tie_weights": False, "ffn_hidden": 97, "norm_eps": 1e-3},

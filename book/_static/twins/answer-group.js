@@ -1,6 +1,6 @@
 // A group of eight answers, their rewards, and what an update does to each; computes what courseware/widgets/answer_group.py computes.
 
-import { h, labelled, slider } from "./kit.js";
+import { h, labelled, picker, slider } from "./kit.js";
 
 const [UP, DOWN, SAME] = ["#009E73", "#D55E00", "#0072B2"];
 const SMALL = 1e-4; // is added to the standard deviation, as in the chapter and in trl
@@ -129,10 +129,7 @@ export default function mount(el, data) {
 
   const names = Object.keys(data.judges).map((name) => h("option", { value: name }, name));
   const judge = h("select", { onchange: (event) => change("judge", event.target.value) }, ...names);
-  const choice = (label, key, list, say) => {
-    const range = { min: 0, max: list.length - 1, value: list.indexOf(state[key]), format: (i) => say(list[i]) };
-    return slider(label, range, (i) => change(key, list[i])).row;
-  };
+  const choice = (label, key, list, say) => picker(label, list, state[key], (value) => change(key, value), say).row;
   const std = h("input", { type: "checkbox", checked: true, onchange: (event) => change("std", event.target.checked) });
   el.append(
     labelled("Reward for", judge).row,

@@ -1,6 +1,6 @@
 // Which keys a token may read, and how many bytes a cache keeps: key heads, a window, sinks, and a text of any length.
 
-import { h, slider } from "./kit.js";
+import { h, picker, slider } from "./kit.js";
 
 const [QUERY, KEY, VALUE] = ["#0072B2", "#E69F00", "#009E73"];
 const [LEFT, WIDE] = [30, 288]; // of the table of pairs, and of the row of heads, in an SVG 340 units wide
@@ -125,20 +125,12 @@ export default function mount(el, data) {
     sentences.replaceChildren(...describe(data, state).map((line) => h("p", {}, line)));
   }
 
-  const number = (label, key, range) =>
-    slider(label, { ...range, value: state[key] }, (value) => {
-      state[key] = value;
-      show();
-    }).row;
-  const choice = (label, key, values) =>
-    slider(
-      label,
-      { min: 0, max: values.length - 1, value: values.indexOf(state[key]), format: (at) => commas(values[at]) },
-      (at) => {
-        state[key] = values[at];
-        show();
-      },
-    ).row;
+  const set = (key) => (value) => {
+    state[key] = value;
+    show();
+  };
+  const number = (label, key, range) => slider(label, { ...range, value: state[key] }, set(key)).row;
+  const choice = (label, key, values) => picker(label, values, state[key], set(key), commas).row;
   el.append(
     choice("Key heads", "n_kv_head", data.key_heads),
     number("Window", "window", { min: 1, max: n, format: (w) => (w === n ? "whole past" : String(w)) }),

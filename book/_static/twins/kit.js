@@ -37,6 +37,12 @@ export function slider(text, { min, max, step = 1, value, format = String }, cha
   return { row, control, update };
 }
 
+/** A slider over the values of a list, shown as `say` writes them; `change` is called with the value. */
+export function picker(text, values, value, change, say = String) {
+  const range = { min: 0, max: values.length - 1, value: values.indexOf(value), format: (i) => say(values[i]) };
+  return slider(text, range, (i) => change(values[i]));
+}
+
 /** A character as it is shown: spaces and line breaks are visible. */
 export const visible = (c) => (c === "\n" ? "\u23CE" : c === " " ? "\u2423" : c);
 

@@ -1,6 +1,6 @@
 // Gradient and size, layer by layer, for four ways to stack branches: choose the stack, the depth, the step.
 
-import { h, labelled, slider } from "./kit.js";
+import { h, labelled, picker } from "./kit.js";
 import { number, plot } from "./plot-lines.js";
 
 const STACKS = { pre: "pre-norm", post: "post-norm", none: "no norm", plain: "no residual" };
@@ -62,14 +62,10 @@ export default function mount(el, data) {
     return row;
   }
 
-  const depths = slider(
-    "Layers",
-    { min: 0, max: data.depths.length - 1, value: data.depths.indexOf(state.depth), format: (i) => String(data.depths[i]) },
-    (i) => {
-      state.depth = data.depths[i];
-      show();
-    },
-  );
+  const depths = picker("Layers", data.depths, state.depth, (depth) => {
+    state.depth = depth;
+    show();
+  });
   const swatches = Object.keys(STACKS).map((key) =>
     h("span", { style: "white-space:nowrap;margin-right:1rem" },
       h("span", { style: `display:inline-block;width:.9em;height:.9em;border-radius:2px;background:${COLOURS[key]}` }),

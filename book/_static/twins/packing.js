@@ -1,6 +1,6 @@
 // Documents of different lengths in rows of equal length: padded or packed, and how many places stay empty.
 
-import { h, labelled, slider } from "./kit.js";
+import { h, labelled, picker } from "./kit.js";
 
 const SHOWN = 14; // rows
 const COLOURS = ["#0072B2", "#E69F00", "#009E73", "#56B4E9", "#D55E00", "#CC79A7"];
@@ -74,10 +74,8 @@ export default function mount(el, data) {
     state.method = method.value;
     show();
   });
-  const format = (at) => String(data.blocks[at]);
-  const value = data.blocks.indexOf(state.block);
-  const block = slider("Block size", { min: 0, max: data.blocks.length - 1, value, format }, (at) => {
-    state.block = data.blocks[at];
+  const block = picker("Block size", data.blocks, state.block, (size) => {
+    state.block = size;
     show();
   });
   el.append(labelled("Method", method).row, block.row, view, sentences);

@@ -1,6 +1,6 @@
 // The parameter counter: rebuild a config from sliders and see where its parameters are.
 
-import { h, labelled, slider } from "./kit.js";
+import { h, labelled, picker } from "./kit.js";
 
 const USUAL = "usual";
 const grouped = (n) => String(n).replace(/\B(?=(\d{3})+$)/g, ",");
@@ -96,12 +96,11 @@ export default function mount(el, data) {
   }
 
   for (const [name, sizes] of Object.entries(data.sizes)) {
-    const format = (i) => (sizes[i] === null ? USUAL : grouped(sizes[i]));
-    const range = { min: 0, max: sizes.length - 1, value: sizes.indexOf(state[name]), format };
-    const made = slider(name, range, (i) => {
-      state[name] = sizes[i];
+    const change = (size) => {
+      state[name] = size;
       show();
-    });
+    };
+    const made = picker(name, sizes, state[name], change, (size) => (size === null ? USUAL : grouped(size)));
     setters[name] = (value) => {
       made.control.value = sizes.indexOf(value);
       made.update();

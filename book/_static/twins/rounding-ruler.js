@@ -1,6 +1,6 @@
 // A row of weights on a number line: choose bits, groups and how codes are counted; see the levels, the error, the bytes.
 
-import { h, labelled, slider } from "./kit.js";
+import { h, labelled, picker } from "./kit.js";
 
 const [WEIGHT, LEVEL] = ["#D55E00", "#56B4E9"];
 const [LEFT, WIDE] = [10, 320]; // of the line, in an SVG 340 units wide
@@ -125,14 +125,10 @@ export default function mount(el, data) {
     return row;
   };
   const choice = (label, key, values) =>
-    slider(
-      label,
-      { min: 0, max: values.length - 1, value: values.indexOf(state[key]), format: (at) => String(values[at]) },
-      (at) => {
-        state[key] = values[at];
-        show();
-      },
-    ).row;
+    picker(label, values, state[key], (value) => {
+      state[key] = value;
+      show();
+    }).row;
   const mark = (colour, sign) => h("b", { style: `color:${colour}` }, sign);
   el.append(
     menu("Weights", "row", data.rows.map(({ name }) => name)),

@@ -1,6 +1,6 @@
 // A text tinted by the model's surprise: choose block, stride and a character, and see what was read before it.
 
-import { h, slider } from "./kit.js";
+import { h, picker, slider } from "./kit.js";
 
 const escaped = (text) => text.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;").replace(/"/g, "&quot;").replace(/'/g, "&#x27;");
 const shown = (text) => text.replaceAll(" ", "␣").replaceAll("\n", "⏎");
@@ -64,14 +64,10 @@ export default function mount(el, data) {
   }
 
   const choice = (label, key, values) =>
-    slider(
-      label,
-      { min: 0, max: values.length - 1, value: values.indexOf(state[key]), format: (at) => String(values[at]) },
-      (at) => {
-        state[key] = values[at];
-        show();
-      },
-    ).row;
+    picker(label, values, state[key], (value) => {
+      state[key] = value;
+      show();
+    }).row;
   const place = slider("Character", { min: 1, max: data.text.length - 1, value: state.i }, (i) => {
     state.i = i;
     show();
