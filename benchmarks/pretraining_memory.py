@@ -38,10 +38,11 @@ import torch
 from pyarrow import parquet
 from rivals import RESULTS, hardware, hardware_line, save, table
 
-from minigpt_lib.documents import DataConfig, cut_documents, prepare, stream_documents
+from minigpt_lib.documents import DataConfig, prepare
 from minigpt_lib.model import GPTConfig, MiniGPT
 from minigpt_lib.packing import BlockReader
 from minigpt_lib.pretraining import RECIPES
+from minigpt_lib.sources import cut_documents, stream_documents
 from minigpt_lib.training import Trainer
 
 Row = dict[str, Any]  # a row of a table, a JSON object

@@ -38,7 +38,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from pretraining_memory import write_text
 from rivals import RESULTS, hardware, hardware_line, save, table
 
-from minigpt_lib.documents import DataConfig, cut_documents, prepare
+from minigpt_lib.documents import DataConfig, prepare
+from minigpt_lib.sources import cut_documents
 
 Row = dict[str, Any]
 

@@ -21,9 +21,9 @@ from torch import Tensor, nn
 
 from minigpt_lib.baselines import evaluating
 from minigpt_lib.chat import ChatTokenizer, Dialog, fault_of
-from minigpt_lib.documents import stream_documents
 from minigpt_lib.model import MiniGPT
 from minigpt_lib.packing import deal
+from minigpt_lib.sources import stream_documents
 from minigpt_lib.training import TrainConfig, Trainer
 
 __all__ = [

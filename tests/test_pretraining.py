@@ -20,14 +20,9 @@ from pretraining_texts import SMALL, documents_of, fineweb, run_of, same_files, 
 from courseware import paths
 from courseware.checks.refusals import refused
 from minigpt_lib.bpe import BPETokenizer
-from minigpt_lib.documents import (
-    END,
-    cut_documents,
-    is_validation,
-    prepare,
-    stream_documents,
-)
+from minigpt_lib.documents import END, is_validation, prepare
 from minigpt_lib.pretraining import pretrain
+from minigpt_lib.sources import cut_documents, stream_documents
 
 # ---------------------------------------------------------------- training or validation
 
@@ -111,7 +106,7 @@ def test_a_hub_that_cannot_be_reached_or_lacks_the_data_is_reported(monkeypatch)
 
 
 OFFLINE = """
-from minigpt_lib.documents import stream_documents
+from minigpt_lib.sources import stream_documents
 
 try:
     stream_documents("fineweb-edu")

@@ -125,7 +125,7 @@ FAULTS = {
         "if not is_validation(document.identity, split)",
         "if True",
     ),
-    "the stream is not restored": ("stream.load_state_dict(place)", "pass"),
+    "the stream is not restored": ("rows.load_state_dict(place)", "pass"),
     "other settings are accepted": ("if saved.get(name) != value", "if False"),
     "all epochs have the same order": ('f"{seed} {epoch}"', 'f"{seed}"'),
     "a foreign folder is accepted": (
@@ -165,6 +165,14 @@ FAULTS = {
     "Ctrl-C does not say what was saved": (
         "raise KeyboardInterrupt(_after_interrupt(config)) from None",
         "raise",
+    ),
+    "one document more than asked is kept": (
+        'if counts["kept"] == config.max_documents:',
+        'if counts["kept"] == (config.max_documents or -2) + 1:',
+    ),
+    "a finished preparation keeps one more": (
+        'and counts["kept"] >= config.max_documents',
+        'and counts["kept"] > config.max_documents',
     ),
     "a NUL byte is text": ('if b"\\0" in file.read_bytes():', "if False:"),
     "rows are counted from 0": ("enumerate(lines, 1)", "enumerate(lines)"),

@@ -14,8 +14,9 @@ from pretraining_texts import SMALL, documents_of, words
 from pyarrow import parquet
 
 from courseware.checks.refusals import refused
-from minigpt_lib.documents import is_validation, prepare, stream_documents
+from minigpt_lib.documents import is_validation, prepare
 from minigpt_lib.packing import PackedTokens
+from minigpt_lib.sources import stream_documents
 
 needs_links = pytest.mark.skipif(
     not hasattr(os, "symlink"), reason="only where files can be linked"

@@ -25,8 +25,8 @@ from minigpt_lib.chat import (
     format_llama3,
     reply,
 )
-from minigpt_lib.documents import stream_documents
 from minigpt_lib.evaluation import multiple_choice_accuracy, questions_from_arc
+from minigpt_lib.sources import stream_documents
 
 # ---------------------------------------------------------------- rendering
 
