@@ -5,9 +5,9 @@ SETUP := $(PYTHON) courseware/setup/environment.py
 LAB_ARGS ?=
 CHAT_ARGS ?=
 
-.PHONY: help lab test check book chat course chapters real progress reset bench verify setup
+.PHONY: help lab test check book chat course chapters real progress code-along reset bench verify setup
 help:  ## list these targets
-	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
 
 lab: data/shakespeare.txt .course/trusted  ## set up, get the data ready and open the course in JupyterLab
 	@$(PY) -m jupyterlab --ServerApp.root_dir="$(CURDIR)" notebooks/00_start_here.ipynb $(LAB_ARGS)
@@ -44,6 +44,10 @@ progress:  ## show what you have exported and solved
 
 verify:  ## compare the library with the chapters
 	@$(PY) -m courseware verify
+
+code-along:  ## write a chapter's code yourself, from its signatures: make code-along CH=05
+	@test -n "$(CH)" || { echo "say which chapter, for example: make code-along CH=05"; exit 2; }
+	@$(PY) -m courseware code-along $(CH)
 
 reset:  ## bring back the course's own version of a chapter: make reset CH=05
 	@test -n "$(CH)" || { echo "say which chapter, for example: make reset CH=05"; exit 2; }

@@ -45,6 +45,13 @@ def _reset(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _code_along(arguments: argparse.Namespace) -> int:
+    from courseware.export.code_along import code_along
+
+    print(code_along(arguments.chapter))
+    return 0
+
+
 def _keep(_: argparse.Namespace) -> int:
     from courseware.export.reset import keep_copies
 
@@ -117,6 +124,9 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("chapters", nargs="*", metavar="NN")
 
     command = add("reset", _reset, "bring back the course's own version of a chapter")
+    command.add_argument("chapter", metavar="NN")
+
+    command = add("code-along", _code_along, "leave a chapter's library code for you to write")
     command.add_argument("chapter", metavar="NN")
 
     add("progress", _progress, "show the chapters exported and the exercises solved")

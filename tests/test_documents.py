@@ -464,6 +464,16 @@ def reset(place: Place, command: str) -> None:
     assert notebook.name in text
 
 
+def code_along(place: Place, command: str) -> None:
+    """Blank the chapter that the command names."""
+    (number,) = re.findall(r"CH=(\d\d)", command)
+    (notebook,) = place.root.glob(f"notebooks/{number}_*.ipynb")
+    place.run([place.python, "-m", "courseware", "originals"])
+    text = place.run(place.words(command))
+    assert f"make reset CH={number}" in text
+    assert f'NotImplementedError(\\"chapter {int(number)}: write ' in notebook.read_text("utf-8")
+
+
 def change_and_export(place: Place, command: str) -> None:
     """Remove the chapter's module: the command must write it again, proved."""
     module = place.root / "minigpt_lib" / "char_tokenizer.py"
@@ -603,6 +613,7 @@ ROWS: dict[str, Runner] = {
     r"make bench": until(r"== benchmarks/ablations\.py\n(.*\n)*\| position \| rope"),
     r"make verify": whole(prints="every module is what its chapter says"),
     r"make progress": whole(prints="01  Characters"),
+    r"make code-along CH=\d\d": code_along,
     r"make reset CH=\d\d": reset,
     # without make
     r"python courseware/setup/environment\.py": whole(),
@@ -748,8 +759,8 @@ def test_the_command_runs(command, place):
 
 def test_the_targets_that_the_readme_lists_exist():
     (text,) = re.findall(r"`make help` lists the other\s+targets: ([^.]+)\.", read("README.md"))
-    targets = set(re.findall(r"^([a-z]+):.*##", read("Makefile"), re.M))
-    listed = set(re.findall(r"`(\w+)`", text))
+    targets = set(re.findall(r"^([a-z-]+):.*##", read("Makefile"), re.M))
+    listed = set(re.findall(r"`([\w-]+)`", text))
     assert listed == targets - {"help", "lab", "test"}
 
 

@@ -19,6 +19,7 @@ from ruff.__main__ import find_ruff_bin
 
 from courseware import paths
 from courseware.export import rules
+from courseware.export.blanks import unwritten
 from courseware.export.errors import ExportRefused
 from courseware.export.notebooks import Cell, Chapter, Section, all_chapters, module_numbers
 from courseware.export.statements import (
@@ -88,6 +89,7 @@ def build(chapter: Chapter, course: list[Chapter] | None = None) -> list[Candida
     _refuse_missing_cells(chapter)
     for cell in [*chapter.of("setup"), *chapter.of("check")]:
         _parse(cell)
+    _refuse_unwritten(chapter)
 
     numbers = module_numbers(all_chapters() if course is None else course)
     candidates = []
@@ -130,6 +132,25 @@ def _refuse_missing_cells(chapter: Chapter) -> None:
                 where=section.opening.label,
                 remedy="mark the cells that belong to the library with `#| export` in their first line",
             )
+
+
+def _refuse_unwritten(chapter: Chapter) -> None:
+    """Refuse a chapter of `make code-along` until everything in it has been written."""
+    cells = [(cell, unwritten(_parse(cell))) for cell in chapter.of("export")]
+    waiting = [(cell, names) for cell, names in cells if names]
+    if not waiting:
+        return
+
+    number = f"{chapter.number:02d}"
+    left = sum(len(names) for _, names in waiting)
+    raise ExportRefused(
+        f"chapter {number} still waits for you to write {left} {'part' if left == 1 else 'parts'} of it",
+        where=waiting[0][0].label,
+        details="\n".join(f"  {cell.label}: {', '.join(names)}" for cell, names in waiting),
+        remedy="write the code in place of each `raise NotImplementedError(...)`. A helper whose name begins with "
+        "an underscore may go if yours does without it. "
+        f"The course's own version comes back with: make reset CH={number}",
+    )
 
 
 def _build_module(chapter: Chapter, section: Section, place: rules.Place) -> Candidate:

@@ -18,7 +18,7 @@ from pathlib import Path
 from courseware import paths
 from courseware.export import transaction
 from courseware.export.errors import ExportRefused
-from courseware.export.notebooks import all_chapters
+from courseware.export.notebooks import Chapter, all_chapters
 
 Originals = dict[str, dict[str, str]]  # chapter -> path below the root -> checksum
 
@@ -45,7 +45,7 @@ def make_list() -> Originals:
     found: Originals = {}
     for chapter in all_chapters():
         files = [chapter.path, *(paths.LIBRARY / f"{name}.py" for name in chapter.modules)]
-        found[chapter.stem] = {_name(file): checksum(file.read_bytes()) for file in files}
+        found[chapter.stem] = {name_of(file): checksum(file.read_bytes()) for file in files}
     return found
 
 
@@ -120,6 +120,25 @@ def reset(which: str | int) -> list[str]:
     return [_report(file, kept.get(file)) for file in changed]
 
 
+def original_notebook(which: str | int) -> Chapter:
+    """Return the course's own notebook of a chapter, whatever is in its place now; ExportRefused as for `reset`."""
+    originals = read_list()
+    stem = _find(which, originals)
+    name = f"notebooks/{stem}.ipynb"
+    content = _original(name, originals[stem][name])
+    return Chapter(paths.ROOT / name, content.decode("utf-8"))
+
+
+def set_aside(file: Path, replaceable: list[str]) -> str:
+    """Copy a file to `.course/before-reset` unless it holds one of these texts; return the copy's name, "" if none.
+
+    Raises ExportRefused if the file is a folder.
+    """
+    if not all(_differs(file, text.encode("utf-8")) for text in replaceable):
+        return ""
+    return name_of(_set_aside(file))
+
+
 def _find(which: str | int, originals: Originals) -> str:
     text = Path(str(which)).name.removesuffix(".ipynb")
     for stem in originals:
@@ -169,15 +188,15 @@ def _from_git(wanted: str) -> bytes | None:
 def _differs(file: Path, content: bytes) -> bool:
     if file.is_dir():
         raise ExportRefused(
-            f"{_name(file)} is a folder, but it should be a file",
+            f"{name_of(file)} is a folder, but it should be a file",
             remedy="rename that folder, then run the same command again",
         )
     return file.exists() and file.read_bytes() != content
 
 
 def _report(file: Path, kept: Path | None) -> str:
-    note = f"; yours is kept as {_name(kept)}" if kept else ""
-    return f"{_name(file)} is the course's own again{note}"
+    note = f"; yours is kept as {name_of(kept)}" if kept else ""
+    return f"{name_of(file)} is the course's own again{note}"
 
 
 def _set_aside(file: Path) -> Path:
@@ -198,7 +217,8 @@ def _kept() -> Path:
     return paths.STATE / "originals"
 
 
-def _name(file: Path) -> str:
+def name_of(file: Path) -> str:
+    """Return a file's path below the root, with forward slashes."""
     return file.relative_to(paths.ROOT).as_posix()
 
 
