@@ -32,6 +32,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from courseware import paths
+from courseware.runs import forecast
 from courseware.runs.diagnosis import Point, likely_causes
 
 if TYPE_CHECKING:
@@ -152,7 +153,8 @@ def compare_run(
 ) -> Verdict:
     """Compare a run with its recorded band; print the verdict and draw both, unless `show` is False.
 
-    Only steps that both have are compared. Raises ValueError if there are none.
+    Only steps that both have are compared. Raises ValueError if there are none. What you have predicted of the run
+    (`courseware.runs.forecast`) is shown beside it.
     """
     band = load_band(name, path)
     excess = _excess(history, band)
@@ -166,7 +168,10 @@ def compare_run(
     verdict = _judge(band, excess)
     if show:
         print(verdict)
+        for line in forecast.compare(history, name):
+            print(line)
         _draw(history, band, verdict)
+        forecast.see(name)
     return verdict
 
 
@@ -236,6 +241,11 @@ def _draw_curve(ax: Axes, key: str, history: Sequence[Record], band: Band) -> No
 
     mine = [(record["step"], record[key]) for record in history if record.get(key) is not None]
     ax.plot(*zip(*mine), color=COLOURS[CURVES[key]], marker="o", ms=4, label="your run")
+
+    predicted = [(f.step, f.value) for f in forecast.firsts(band["name"]) if f.loss == key]
+    if predicted:
+        style = {"ls": "none", "marker": "D", "ms": 7, "color": COLOURS["reference"]}
+        ax.plot(*zip(*predicted), label="your forecast", **style)
     ax.legend()
 
 

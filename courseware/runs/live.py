@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import ipywidgets
 from IPython.display import display
 
+from courseware.runs import forecast
 from courseware.widgets.figures import COLOURS
 from courseware.widgets.lines import Axes, Series, legend, plot
 from courseware.widgets.show import mime_bundle
@@ -37,8 +38,8 @@ def collect(data: Data, record: dict[str, Any], recent: list[dict[str, Any]]) ->
     """Add a Trainer's record to the data of the plot; `recent` holds the records that are not yet part of a point.
 
     data: "steps", the length of the run; "points" [step, mean loss, learning rate in thousandths, tokens per second];
-    "evals" [step, validation loss, and bits per character if the record has them]; "samples" [step, text].
-    Steps that were skipped leave no loss.
+    "evals" [step, validation loss, and bits per character if the record has them]; "samples" [step, text];
+    "forecasts" [step, loss], what was predicted of either loss. Steps that were skipped leave no loss.
     """
     step = record["step"]
     if "skipped" not in record:  # a step without targets has the loss 0
@@ -93,7 +94,8 @@ def _draw_losses(data: Data, index: int) -> str:
     now = data["points"][index][0]
     train = [point[:2] for point in data["points"]]
     valid = [row[:2] for row in data["evals"]]
-    losses = [loss for _, loss in train + valid]
+    predicted = data.get("forecasts", [])
+    losses = [loss for _, loss in train + valid + predicted]
     low = math.floor(min(losses))
     high = math.ceil(max(losses) + 1e-9)
 
@@ -102,6 +104,8 @@ def _draw_losses(data: Data, index: int) -> str:
         _line(COLOURS["valid"], valid, dots=[row for row in valid if row[0] <= now]),
         _line("currentColor", [[now, low], [now, high]], width=1.5),
     ]
+    if predicted:
+        curves.append(_line("currentColor", [], dots=predicted))
     axes = _axes(data, [low, high], list(range(low, high + 1)), "loss, over the steps")
     return plot(curves, axes, describe(data, index))
 
@@ -139,14 +143,22 @@ def _line(
 
 
 class LivePlot:
-    """Draw a run while it trains: `Trainer(..., on_step=LivePlot(config))`.
+    """Draw a run while it trains: `Trainer(..., on_step=LivePlot(config, "10_training"))`.
 
-    The plot appears with the first record. After the last one it becomes a slider over the run. `data` keeps what it
-    shows; see `collect`.
+    With the name of the run, the plot shows what was predicted of it (`courseware.runs.forecast`). It appears with the
+    first record, and becomes a slider over the run after the last one. `data` keeps what it shows; see `collect`.
     """
 
-    def __init__(self, config: TrainConfig) -> None:
-        self.data: Data = {"steps": config.steps, "points": [], "evals": [], "samples": []}
+    def __init__(self, config: TrainConfig, run: str = "") -> None:
+        predicted = [[f.step, f.value] for f in forecast.firsts(run) if f.step <= config.steps]
+        self.data: Data = {
+            "steps": config.steps,
+            "points": [],
+            "evals": [],
+            "samples": [],
+            "forecasts": predicted,
+        }
+        self.run = run
         self.recent: list[dict[str, Any]] = []
         self.began: tuple[float, int] | None = None  # the time and step of the first record
         self.shown = 0.0  # the time of the last drawing
@@ -169,6 +181,7 @@ class LivePlot:
         now = time.perf_counter()
         if self.began is None:
             self.began = (now, record["step"])
+            forecast.see(self.run)
             display(self.widget, display_id=self.id)
 
         collect(self.data, record, self.recent)
@@ -191,6 +204,9 @@ class LivePlot:
         meanings = [(COLOURS["train"], "training loss")]
         if self.data["evals"]:
             meanings.append((COLOURS["valid"], "validation loss"))
+
+        if self.data["forecasts"]:
+            meanings.append(("currentColor", "your forecast"))
 
         sample = ""
         text = latest(self.data["samples"], self.data["points"][index][0])

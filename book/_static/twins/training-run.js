@@ -29,7 +29,8 @@ export function draw(data, index) {
   const { points, steps } = data;
   const now = points[index][0];
   const evals = data.evals.map((e) => e.slice(0, 2));
-  const losses = [...points.map((p) => p[1]), ...evals.map((e) => e[1])];
+  const predicted = data.forecasts ?? []; // recorded runs of other chapters have none
+  const losses = [...points, ...evals, ...predicted].map((row) => row[1]);
   const [low, high] = [Math.floor(Math.min(...losses)), Math.ceil(Math.max(...losses) + 1e-9)];
   const top = Math.max(...points.map((p) => p[2]));
   const curves = [
@@ -37,6 +38,7 @@ export function draw(data, index) {
     line(VALID, evals, 2.5, evals.filter((e) => e[0] <= now)),
     line("currentColor", [[now, low], [now, high]], 1.5),
   ];
+  if (predicted.length) curves.push(line("currentColor", [], 2.5, predicted));
   const rates = [line(RATE, points.map((p) => [p[0], p[2]])), line("currentColor", [[now, 0], [now, top]], 1.5)];
   const across = { x: [0, steps], log: false, xticks: [0, Math.floor(steps / 3), Math.floor((2 * steps) / 3)] };
   const yticks = Array.from({ length: high - low + 1 }, (_, i) => low + i);
@@ -48,7 +50,8 @@ export function draw(data, index) {
   return `<div style="display:flex;flex-wrap:wrap;gap:1rem">${cells}</div>`;
 }
 
-/** data: {steps, points: [step, loss, lr, speed][], evals: [step, loss, bits?][], samples: [step, text][]} */
+/** data: {steps, points: [step, loss, lr, speed][], evals: [step, loss, bits?][], samples: [step, text][],
+ * forecasts: [step, loss][]} */
 export default function mount(el, data) {
   const view = h("div");
   const sentence = h("p", { role: "status", "aria-live": "polite" });
@@ -63,7 +66,9 @@ export default function mount(el, data) {
 
   const last = data.points.length - 1;
   const steps = slider("Step", { min: 0, max: last, value: last, format: (i) => String(data.points[i][0]) }, show);
-  const names = [[TRAIN, "training loss"], ...(data.evals.length ? [[VALID, "validation loss"]] : [])];
+  const names = [[TRAIN, "training loss"]];
+  if (data.evals.length) names.push([VALID, "validation loss"]);
+  if (data.forecasts?.length) names.push(["currentColor", "your forecast"]);
   const swatches = names.map(([colour, words]) =>
     h("span", { style: "white-space:nowrap;margin-right:1rem" },
       h("span", { style: `display:inline-block;width:.9em;height:.9em;border-radius:2px;background:${colour}` }),
