@@ -6,7 +6,6 @@ them. So the website shows what they would say, in folds that open with a click 
 
 from __future__ import annotations
 
-import html
 import re
 from typing import Any
 
@@ -15,6 +14,7 @@ import nbformat
 from courseware.exercises.engine import Exercise
 from courseware.exercises.learner import registry
 from courseware.exercises.tasks import SolutionsError
+from courseware.site.quizzes import inline
 
 _CALL = re.compile(r'(# ?)?(?P<what>check|hint|solution)\("(?P<name>\w+)"(, [^\n]+)?\)')
 _IMPORT = "from courseware.exercises import check, hint, solution"
@@ -74,6 +74,4 @@ def _fold(summary: str, body: str) -> str:
 
 def _prose(text: str) -> str:
     """Return plain text as an HTML paragraph; what stands between backticks is code."""
-    escaped = html.escape(text, quote=False)
-    with_code = re.sub(r"`([^`]+)`", r"<code>\1</code>", escaped)
-    return f"<p>{with_code}</p>"
+    return f"<p>{inline(text)}</p>"

@@ -2,8 +2,8 @@
 
 This module is also the site's Sphinx extension (see `_config.yml`). It copies MathJax from the Python package
 `sphinx-mathjax-offline`, so that no page makes a request to another server, it adds the models that the course has
-trained, it folds hints and solutions under the exercises, and it fills the reference page with the library's public
-names.
+trained, it folds hints and solutions under the exercises, it puts a quiz at the end of each chapter, and it fills the
+reference page with the library's public names.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from typing import Any
 
 from courseware import paths
 from courseware.site.models import ship_models
+from courseware.site.quizzes import with_quiz
 from courseware.site.reference import reference
 
 _MATHJAX = "sphinx-mathjax-offline"
@@ -115,6 +116,7 @@ def setup(app: Any) -> dict[str, Any]:
     """Connect the additions to Sphinx."""
     app.connect("source-read", _fill_reference)
     app.connect("source-read", _fold_exercises)
+    app.connect("source-read", _add_quiz)
     app.connect("build-finished", _copy_mathjax)
     app.connect("build-finished", _drop_icon_script)
     app.connect("build-finished", _ship_models)
@@ -169,6 +171,12 @@ def _fold_exercises(app: Any, name: str, source: list[str]) -> None:
         from courseware.site.folding import folded  # it needs the answers, and they need torch
 
         source[0] = folded(source[0], stem)
+
+
+def _add_quiz(app: Any, name: str, source: list[str]) -> None:
+    folder, _, stem = name.partition("/")
+    if folder == "notebooks":
+        source[0] = with_quiz(source[0], stem)
 
 
 if __name__ == "__main__":
