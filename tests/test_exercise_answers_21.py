@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
-from math import exp, lgamma, prod
+from math import comb, exp, fsum, lgamma, prod
 
 import pytest
 import torch
@@ -73,7 +73,7 @@ def of_the_same_answer(rewards, actions):
 def reward_by_splitting(text, city, cities, only=True):
     """Take words apart by hand, from the end of the text."""
     *_, last, rest = ["", *text.split(".")] if "." in text else ["", "", "unfinished"]
-    words = last.replace(",", " ").split()
+    words = last.replace(",", " ").replace("'", " ").split()
     found = [name for name in words if name in set(cities)]
     good = rest == "" and city in found and (len(found) == 1 or not only)
     return float(good)
@@ -97,7 +97,7 @@ def reward_of_the_last_word(text, city, cities):
 
 def reward_by_spaces(text, city, cities):
     whole = text.endswith(".")
-    sentences = [part for part in text.split(".") if part]
+    sentences = text.split(".")[:-1]
     names = [word for word in sentences[-1].split(" ") if word in cities] if whole else []
     return 1.0 if len(names) == 1 and names[0] == city else 0.0
 
@@ -147,6 +147,14 @@ def loss_by_selecting(
     return -pick(beyond, bound * a, ratio * a).mean()
 
 
+def loss_with_weights(rewards, logprobs, old_logprobs, mask, clip):
+    """Weigh every place, those that were not drawn with 0, which is not enough for nan."""
+    a = (rewards - rewards.mean(1, True)) / (rewards.std(1, keepdim=True) + 1e-4)
+    ratio = torch.exp(logprobs - old_logprobs)
+    worse = torch.maximum(-a[..., None] * ratio, -a[..., None] * ratio.clamp(1 - clip, 1 + clip))
+    return (worse * (mask / mask.sum())).sum()
+
+
 def never_clipped(beyond, bounded, free):
     return free
 
@@ -194,28 +202,56 @@ def steps_by_sgd(logits, actions, advantages, clip, lr, steps, bounded=True):
     return largest, weights.data
 
 
-def pass_by_product(n, c, k):
-    return 1.0 - prod(1.0 - k / i for i in range(n - c + 1, n + 1))
+def crossing_by_product(n, before, after, first=1, missing=None):
+    """Multiply the share of wrong answers among those that are left, try by try."""
+
+    def missed(c, k):
+        return prod((n - c - i) / (n - i) for i in range(k))
+
+    for k in range(first, n + 1):
+        pairs = [[missed(c, k) for c in counts] for counts in (before, after)]
+        if fsum(pairs[0]) <= fsum(pairs[1]):
+            return k
+    return missing
 
 
-def pass_by_fractions(n, c, k):
-    none = Fraction(1)
-    for i in range(k):
-        none *= Fraction(max(n - c - i, 0), n - i)
-    return float(1 - none)
+def crossing_by_fractions(n, before, after, best=min, enough=0):
+    """Keep every chance as a fraction, and go on from one k to the next."""
+    chances = [[Fraction(1)] * len(counts) for counts in (before, after)]
+    found = []
+    for k in range(1, n + 1):
+        for row, counts in zip(chances, (before, after)):
+            for i, c in enumerate(counts):
+                row[i] *= Fraction(max(n - c - k + 1, 0), n - k + 1)
+        if sum(chances[1]) - sum(chances[0]) >= enough:
+            found.append(k)
+    return best(found) if found else None
 
 
-def pass_by_logarithms(n, c, k):
-    if n - c < k:
-        return 1.0
-    return -(exp(lgamma(n - c + 1) - lgamma(n - c - k + 1) - lgamma(n + 1) + lgamma(n - k + 1)) - 1)
+def crossing_by_logarithms(n, before, after, exact=True):
+    """Go through the logarithms of factorials; 1e-9 makes up for their rounding."""
+
+    def rate(counts, k):
+        missed = [
+            exp(lgamma(n - c + 1) - lgamma(n - c - k + 1) - lgamma(n + 1) + lgamma(n - k + 1))
+            if n - c >= k
+            else 0.0
+            for c in counts
+        ]
+        if not exact:
+            missed = [((n - c) / n) ** k for c in counts]
+        return 1 - sum(missed) / len(missed)
+
+    rows = (k for k in range(1, n + 1) if rate(before, k) >= rate(after, k) - 1e-9 * exact)
+    return next(rows, None)
 
 
-def pass_with_repetition(n, c, k):
-    wrong = 1.0
-    for _ in range(k):
-        wrong *= (n - c) / n
-    return 1.0 - wrong
+def crossing_of_pools(n, before, after):
+    size = n * len(before)
+    for k in range(1, n + 1):
+        if comb(size - sum(before), k) <= comb(size - sum(after), k):
+            return k
+    return None
 
 
 ANSWERS = [
@@ -250,9 +286,15 @@ ANSWERS = [
     ("strict_reward", lambda text, city, cities: float(city in text), "named anywhere"),
     ("strict_reward", lambda *a: reward_by_splitting(*a, only=False), "other cities beside it"),
     ("strict_reward", lambda *a: reward_by_counting(*a, letters=True), "parts of words"),
-    ("strict_reward", lambda text, *a: reward_by_splitting(text.rstrip(".") + ".", *a), "an answer that was cut off"),
+    ("strict_reward", lambda text, *a: reward_by_splitting(text + "." * (text[-1:] != "."), *a),
+     "an answer that was cut off"),
+    ("strict_reward", lambda text, *a: reward_by_splitting(text.rstrip(".") + ".", *a),
+     "two things at once: an empty last sentence is skipped, and an answer that was cut off"),
     ("strict_reward", reward_of_the_last_word, "only the last word is read"),
     ("strict_reward", reward_by_spaces, "a comma belongs to its word"),
+    ("strict_reward", lambda text, *a: reward_by_counting(text.strip(), *a), "spaces at the end"),
+    ("strict_reward", lambda text, *a: reward_by_splitting(text.rstrip(" "), *a), "spaces at the end"),
+    ("strict_reward", lambda text, city, cities: reward_by_splitting(text.title(), city, cities), "capitals"),
     ("strict_reward", lambda *a: 1.0 - reward_by_splitting(*a), "turned around"),
     ("strict_reward", lambda *a: reward_by_splitting(*a) == 1, "wrong type"),
     ("drawn_mask", mask_by_list, ""),
@@ -266,6 +308,7 @@ ANSWERS = [
     ("group_loss", loss_by_selecting, ""),
     ("group_loss", lambda r, *a: loss_by_selecting(r.double(), *a), ""),
     ("group_loss", lambda *a: loss_by_selecting(*a, small=1e-4), ""),
+    ("group_loss", loss_with_weights, "nan times 0"),
     ("group_loss", lambda *a: -loss_by_selecting(*a, small=1e-4), "the sign"),
     ("group_loss", lambda *a: -loss_by_selecting(*a), "the sign"),
     ("group_loss", lambda *a: loss_by_selecting(*a, dims=None), "over the batch instead of the group"),
@@ -295,15 +338,18 @@ ANSWERS = [
     ("several_steps", lambda *a: steps_by_formula(*a, sign=-1), "downhill"),
     ("several_steps", lambda *a: steps_by_sgd(*a, bounded=False), "no clip"),
     ("several_steps", lambda *a: steps_by_sgd(*a)[1], "wrong type"),
-    ("pass_at_k", pass_by_product, ""),
-    ("pass_at_k", pass_by_fractions, ""),
-    ("pass_at_k", pass_by_logarithms, ""),
-    ("pass_at_k", pass_with_repetition, "the share put into the formula"),
-    ("pass_at_k", lambda n, c, k: 1 - pass_by_fractions(n, c, k), "none is right"),
-    ("pass_at_k", lambda n, c, k: pass_by_fractions(n, n - c, k), "right and wrong exchanged"),
-    ("pass_at_k", lambda n, c, k: 1 - pass_by_fractions(n, n - c, k), "all are right"),
-    ("pass_at_k", lambda n, c, k: pass_by_fractions(n, c, 1), "the share of right answers"),
-    ("pass_at_k", lambda n, c, k: pass_by_product(n, c, k) ** 2, "wrong value"),
+    ("catches_up", crossing_by_product, ""),
+    ("catches_up", crossing_by_fractions, ""),
+    ("catches_up", crossing_by_logarithms, ""),
+    ("catches_up", lambda *a: crossing_by_logarithms(*a, exact=False), "the share put into the formula"),
+    ("catches_up", crossing_of_pools, "the counts are pooled"),
+    ("catches_up", lambda n, b, a: crossing_by_fractions(n, a, b), "before and after exchanged"),
+    ("catches_up", lambda *a: crossing_by_fractions(*a, best=max), "the largest k"),
+    ("catches_up", lambda *a: crossing_by_fractions(*a, enough=Fraction(1, 10**900)), "only larger counts"),
+    ("catches_up", lambda *a: crossing_by_product(*a, missing=0), "0 for none"),
+    ("catches_up", lambda *a: crossing_by_product(*a, first=0), "from k = 0"),
+    ("catches_up", lambda *a: crossing_by_product(*a, first=2), "wrong value"),
+    ("catches_up", lambda *a: str(crossing_by_product(*a)), "wrong type"),
 ]  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Chapter 21: an exact gradient, a baseline, a reward, a mask, a group's loss, a leash, a ratio, one of k."""
+"""Chapter 21: an exact gradient, a baseline, a reward, a mask, a group's loss, a leash, a ratio, a crossing."""
 
 import itertools
 import math
@@ -119,6 +119,12 @@ _ANSWERS = (
     ("It is in Yarrow or Quarry or Millbrook or Juniper.", "Juniper"),
     ("Ida Zander works in Juniper Juniper Juniper.", "Juniper"),
     ("Ida Zander works in Juniper", "Juniper"),
+    ("Ida Zander works in Juniper. ", "Juniper"),
+    ("Ida Zander works in Juniper..", "Juniper"),
+    ("Ida Zander works in juniper.", "Juniper"),
+    ("In Juniper, where nobody is in a quarry.", "Juniper"),
+    ("Ida Zander works in one of Juniper's offices.", "Juniper"),
+    ("Ida Zander works in Juniper, not in Yarrow's offices.", "Juniper"),
     ("Cobalt is in Juniper. Cobalt is in Juniper", "Juniper"),
     ("Ida Zander is a Quarryman.", "Quarry"),
     ("Ida Zander is a Quarryman in Quarry.", "Quarry"),
@@ -167,8 +173,15 @@ REWARD = Exercise(
                 edit=(_NAMED, "named = re.findall('|'.join(cities), last)")),
         Mistake("only the last word is read", "You read the last word alone. Then \"Yarrow or Juniper.\" passes as well, and an answer that names Juniper first does not: look at all the names in the last sentence.",
                 edit=((_IF, ""), (_RETURN, "return 1.0 if text.split()[-1:] in ([city], [city + '.']) else 0.0"))),
-        Mistake("a comma belongs to its word", "You split at spaces, so a comma sticks to its word, and \"Yarrow,\" is in no list. Take the words without it: re.findall(r\"\\w+\", last).",
+        Mistake("a comma belongs to its word", "You split at spaces, so a comma or an apostrophe sticks to its word, and \"Yarrow,\" is in no list. Take the words without it: re.findall(r\"\\w+\", last).",
                 edit=('re.findall(r"\\w+", last)', "last.split()")),
+        Mistake("capitals", "You ignore capitals. A city's name has one: juniper is not Juniper, and a quarry is not Quarry.",
+                edit=((_NAMED, 'named = [word for word in re.findall(r"\\w+", last.lower()) if word in [name.lower() for name in cities]]'),
+                      (_RETURN, "return 1.0 if named == [city.lower()] else 0.0"))),
+        Mistake("spaces at the end", "You take away the spaces at the end first. The full stop must be the very last character.",
+                edit=(_IF, 'text = text.strip()\nif not text.endswith("."):\n    return 0.0')),
+        Mistake("an empty last sentence is skipped", "After two full stops the last sentence is empty and names no city. You went back to the one before it.",
+                edit=(_LAST, 'text.rstrip(".").split(".")[-1]')),
         Mistake("an answer that was cut off", "An answer without its full stop gets your reward. Then nothing teaches the policy to end its answer.",
                 edit=(_IF, 'text = text if text.endswith(".") else text + "."')),
         Mistake("turned around", "You reward the wrong answers, and none of the right ones.",
@@ -252,11 +265,21 @@ def _probe_loss(answer):
     yield from on("a group all right, one all wrong", rewards, *others, 0.2)
     rewards, *others = _made(5, 2, 3, 4, 0.3)
     yield from on("rewards that are not 0 or 1", rewards * 3 + others[0][:, :, 0], *others, 0.3)
+    for label, now, then in (
+        ("-inf", -math.inf, -math.inf),
+        ("nan", math.nan, math.nan),
+        ("-inf now, 0 then,", -math.inf, 0.0),
+    ):
+        rewards, new, old, mask = _made(6, 2, 4, 5, 0.3)
+        new, old = new.masked_fill(~mask, now), old.masked_fill(~mask, then)
+        yield from on(f"{label} where nothing was drawn", rewards, new, old, mask, 0.2)
 
 
 _MEAN = "rewards.mean(dim=1, keepdim=True)"
 _STD = "rewards.std(dim=1, keepdim=True)"
 _WHERE = "torch.where(std > 0, centred / std, 0.0)"
+_FILL = ".masked_fill(~mask, 0.0)"
+_MOVED = f"(logprobs - old_logprobs){_FILL}"
 _GAIN = "torch.minimum(ratio * advantages, clipped * advantages)"
 
 LOSS = Exercise(
@@ -264,7 +287,7 @@ LOSS = Exercise(
     hints=(
         "Three lines for the advantages: the mean of each group, its std, both with dim=1 and keepdim=True, and the quotient. Give them a last dimension of 1, so that they apply to all tokens of an answer.",
         "ratio = (logprobs - old_logprobs).exp(), and torch.minimum of ratio * advantages and ratio.clamp(1 - clip, 1 + clip) * advantages.",
-        "-(gain * mask).sum() / mask.sum(). And where std is 0: add 1e-4 to it, or take torch.where(std > 0, centred / std, 0.0).",
+        "Where std is 0: add 1e-4 to it, or take torch.where(std > 0, centred / std, 0.0). Where mask is false: masked_fill(~mask, 0.0) before the exp, because nan times 0 is nan. Then -(gain * mask).sum() / mask.sum().",
     ),
     explanation="This is GRPO's loss with all tokens alike. At the first step its gradient is the plain policy gradient; the clip only matters once the model has moved.",
     look=LOSS_OF,
@@ -298,9 +321,11 @@ LOSS = Exercise(
         Mistake("the ratio upside down", "Your ratio is old over new. It should grow where the new model gives more.",
                 edit=("logprobs - old_logprobs", "old_logprobs - logprobs")),
         Mistake("a quotient of logarithms", "You divided logarithms. The ratio of two probabilities is e to the power of their difference.",
-                edit=("(logprobs - old_logprobs).exp()", "(logprobs / old_logprobs)")),
+                edit=(("moved.exp()", "moved"), (_MOVED, f"(logprobs / old_logprobs){_FILL.replace('0.0', '1.0')}"))),
         Mistake("the padding counts", "Padding counts in your mean, above and below. Multiply by the mask, and divide by the sum of the mask.",
-                edit=(("gain * mask", "gain"), ("/ mask.sum()", "/ mask.numel()"))),
+                edit=((_FILL, ""), ("gain * mask", "gain"), ("/ mask.sum()", "/ mask.numel()"))),
+        Mistake("nan times 0", "Your loss is right until something infinite or nan stands where nothing was drawn. Multiplied by a mask of 0 it is still nan: fill it with 0 before the exp, or select the drawn tokens, as in tensor[mask].",
+                edit=(_FILL, ""), also=(((_FILL, ""), ("(gain * mask)", "gain.masked_fill(~mask, 0.0)")),)),
         Mistake("divided by all places", "You divide by the number of places, padding included. Divide by the number of drawn tokens, mask.sum().",
                 edit=("/ mask.sum()", "/ mask.numel()")),
         Mistake("the mean of each answer first", "You took the mean of each answer first, so a token of a long answer counts less. That is GRPO as first published, but here all drawn tokens count alike.",
@@ -308,7 +333,7 @@ LOSS = Exercise(
         Mistake("the sum over tokens", "You added the tokens up. Divide by their number.",
                 edit=("/ mask.sum()", "")),
         Mistake("no gradient", "The value is right, but it has no gradient: detach, no_grad, .item() or a new tensor cut it off from the model. Nothing can be learned from it.",
-                edit=("(logprobs - old_logprobs).exp()", "(logprobs - old_logprobs).exp().detach()")),
+                edit=("moved.exp()", "moved.exp().detach()")),
     ),
 )  # fmt: skip
 
@@ -434,55 +459,73 @@ STEPS = Exercise(
 )  # fmt: skip
 
 
-def _probe_pass(answer):
-    for n, c, k in (
-        (4, 2, 2),
-        (8, 1, 1),
-        (8, 1, 4),
-        (8, 3, 3),
-        (10, 0, 5),
-        (10, 10, 1),
-        (6, 4, 3),
-        (16, 5, 8),
-        (5, 2, 5),
+def _probe_crossing(answer):
+    for label, n, before, after in (
+        ("4 answers, a question is lost", 4, [1, 1], [4, 0]),
+        ("all are better after", 4, [1, 2, 0], [3, 4, 1]),
+        ("all are better after, and solved in both", 6, [1, 2, 3], [4, 5, 6]),
+        ("nothing has changed", 8, [3, 0, 5], [3, 0, 5]),
+        ("worse after training", 8, [3, 4], [2, 1]),
+        ("sharper, and a question is lost", 8, [2, 1, 2, 1], [8, 8, 3, 0]),
+        ("sharper, and two are lost", 16, [4, 3, 1, 2, 1], [16, 16, 9, 0, 0]),
+        ("more is found than lost", 16, [2, 0, 0, 1], [16, 12, 9, 0]),
+        ("5 answers, a question is lost", 5, [2, 2], [5, 0]),
+        ("one answer to each", 1, [1, 0], [0, 1]),
+        ("as good from the first try on", 7, [2, 5, 1], [0, 3, 4]),
     ):
-        yield f"n={n}, c={c}, k={k}", answer(n, c, k)
-    p = 0.3
-    outcomes = [math.comb(4, c) * p**c * (1 - p) ** (4 - c) for c in range(5)]
-    mean = sum(share * answer(4, c, 2) for c, share in enumerate(outcomes))
-    yield "the average over 4 draws that are each right with probability 0.3, k=2", mean
-    yield "n=4000, c=3, k=1000", answer(4000, 3, 1000)
+        yield (
+            f"{label}: n={n}, before {before}, after {after}",
+            answer(n, list(before), list(after)),
+        )
+    yield "n=2000, before [3, 1], after [2000, 0]", answer(2000, [3, 1], [2000, 0])
 
 
-_QUOTIENT = "math.comb(n - c, k) / math.comb(n, k)"
+_BEFORE = "sum(math.comb(n - c, k) for c in before)"
+_AFTER = "sum(math.comb(n - c, k) for c in after)"
+_TEST = "missed_before <= missed_after"
 
-PASS = Exercise(
-    "pass_at_k", _probe_pass,
+
+def _both(formula):
+    """Replace what is summed over the questions, before and after."""
+    return tuple(
+        (old, formula.replace("LIST", name))
+        for old, name in ((_BEFORE, "before"), (_AFTER, "after"))
+    )
+
+
+CROSSING = Exercise(
+    "catches_up", _probe_crossing,
     hints=(
-        "It is easier to count the choices in which none is right.",
-        "There are math.comb(n, k) ways to choose k of n, and math.comb(n - c, k) of them take wrong answers only.",
-        "1 - math.comb(n - c, k) / math.comb(n, k). Python's whole numbers have no largest value, so nothing overflows.",
+        "Of n answers, c are right: math.comb(n - c, k) of the math.comb(n, k) choices of k contain no right one.",
+        "The number of choices is the same for every question, so it is enough to compare the sums of math.comb(n - c, k), which are whole numbers. A smaller sum is a larger pass@k.",
+        "for k in range(1, n + 1): return k if the sum over `before` is at most the sum over `after`. After the loop, return None.",
     ),
-    explanation="Averaged over the draws this is exactly pass@k, which 1 - (1 - c/n)^k is not. (M. Chen and others, 2021, on Codex.)",
+    explanation="A crossing says that training has made some answers frequent and lost others: it has sharpened. If there is none, the trained model solves questions that the other one never did in n tries. That is no proof of a new ability, since n is finite.",
     look=PASS_AT_K,
     mistakes=(
-        Mistake("the share put into the formula", "1 - (1 - c/n)^k takes the share for the true probability, and is too small on average. Count the choices of k among the n instead.",
-                edit=(_QUOTIENT, "(1 - c / n) ** k")),
-        Mistake("the share of right answers", "c / n is pass@1. With k tries there are more chances.",
-                edit=(f"1 - {_QUOTIENT}", "c / n")),
-        Mistake("k times the share", "You added the chances of k tries. Several may be right at once, and these would be counted several times.",
-                edit=(f"1 - {_QUOTIENT}", "min(1.0, k * c / n)")),
-        Mistake("none is right", "That is the probability that none is right. Subtract it from 1.",
-                edit=("1 -", "")),
-        Mistake("all are right", "That is the probability that all k are right. One is enough.",
-                edit=(f"1 - {_QUOTIENT}", "math.comb(c, k) / math.comb(n, k)")),
-        Mistake("exactly one is right", "That is the probability that exactly one of the k is right. More may be.",
-                edit=(f"1 - {_QUOTIENT}", "c * math.comb(n - c, k - 1) / math.comb(n, k)")),
-        Mistake("right and wrong exchanged", "You chose from the right answers where the wrong ones belong: that is the probability that at least one is wrong.",
-                edit=("n - c", "c")),
+        Mistake("the share put into the formula", "1 - (1 - c/n)^k takes the share for the true probability. Count the choices of k among the n answers instead.",
+                edit=_both("sum((1 - c / n) ** k for c in LIST)")),
+        Mistake("the counts are pooled", "You added up the right answers to all questions first. A question that is always solved then makes up for one that never is: take pass@k of each question, and then the mean.",
+                edit=_both("math.comb(n * len(LIST) - sum(LIST), k)")),
+        Mistake("only larger counts", "You ask for more than as good. At least as good is enough: the same pass@k is a crossing, too.",
+                edit=(_TEST, "missed_before < missed_after")),
+        Mistake("before and after exchanged", "You look for the k at which training pays. The question is when the model before it is at least as good.",
+                edit=(_TEST, "missed_after <= missed_before")),
+        Mistake("right instead of wrong", "You chose among the right answers. A choice misses if all k come from the n - c wrong ones.",
+                edit=_both("sum(math.comb(c, k) for c in LIST)")),
+        Mistake("the last k is left out", "You stop at n - 1. All n answers may be tried, so k = n counts.",
+                edit=("range(1, n + 1)", "range(1, n)")),
+        Mistake("from k = 0", "With no try at all both are equal. Begin with k = 1.",
+                edit=("range(1, n + 1)", "range(n + 1)")),
+        Mistake("the largest k", "That is the largest such k. The smallest one says how many tries it takes.",
+                edit=("range(1, n + 1)", "range(n, 0, -1)")),
+        Mistake("0 for none", "If the model never catches up, return None. 0 is a number of tries.",
+                edit=("return None", "return 0")),
+        Mistake("n for none", "If the model never catches up, return None. n would mean that it does so with n tries.",
+                edit=("return None", "return n")),
         Mistake("any of the n", "You asked whether any of the n is right. Only k of them are chosen.",
-                edit=(f"1 - {_QUOTIENT}", "float(c > 0)")),
-        Mistake("too large for a float", "On paper you are right. But the number of choices does not fit into a float: divide whole numbers, as math.comb returns them, or go through logarithms.",
-                edit=(_QUOTIENT, "float(math.comb(n - c, k)) / float(math.comb(n, k))")),
+                edit=_both("sum(c == 0 for c in LIST)")),
+        Mistake("too large for a float", "On paper you are right. But the numbers of choices do not fit into a float: compare whole numbers, as math.comb returns them, or divide these by each other first.",
+                edit=_both("sum(float(math.comb(n - c, k)) / float(math.comb(n, k)) for c in LIST)")),
     ),
 )  # fmt: skip
