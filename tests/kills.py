@@ -1,0 +1,276 @@
+"""Kill whatever saves something, at random moments, again and again, and see that nothing saved is ever lost.
+
+    python tests/kills.py [WORK ...] [--kills 40] [--seed 0]
+
+Each work runs in a process of its own that is killed (SIGKILL) at a random moment and started again in the same folder,
+until it has been killed often enough. After every kill, what lies in the folder must be whole: everything that was
+saved loads, and what was saved earlier has not gone. In the end the result is that of a run that nobody disturbed, byte
+for byte. This is not part of `make test`, which kills each work three times; a few hundred kills take some minutes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import hashlib
+import json
+import multiprocessing
+import os
+import random
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from unittest import mock
+
+import torch
+from pretraining_texts import SMALL, fineweb, words
+from safetensors.torch import load_file
+from training_runs import TOKENS, plan, tiny
+
+from courseware.checks import toy_groups, toy_pairs
+from courseware.export import transaction
+from minigpt_lib.assistant import Assistant
+from minigpt_lib.checkpoints import find_checkpoint, load_checkpoint, save_checkpoint, sha256
+from minigpt_lib.documents import prepare, read_manifest
+from minigpt_lib.lora import add_lora, merge_lora
+from minigpt_lib.model import MiniGPT
+from minigpt_lib.reasoning import Question, train_grpo
+from minigpt_lib.training import Trainer
+
+FORK = multiprocessing.get_context("fork") if hasattr(os, "fork") else None
+
+
+@dataclass(frozen=True)
+class Work:
+    """Something that saves: how to begin it or go on with it, and how to see that what it saved is whole."""
+
+    go: Callable[[Path], object]  # runs in a folder from wherever it stands to its end
+    look: Callable[[Path], int]  # returns how far the saved things are; raises if one is not whole
+    files: str  # a pattern for the files whose bytes are the result
+
+
+def digest(work: Work, folder: Path) -> str:
+    """Return a checksum of the result: names and bytes."""
+    total = hashlib.sha256()
+    for file in sorted(folder.glob(work.files)):
+        if file.is_file():
+            total.update(str(file.relative_to(folder)).encode() + b"\0" + file.read_bytes())
+    return total.hexdigest()
+
+
+def _quietly(go: Callable[[Path], object], folder: Path) -> None:
+    torch.set_num_threads(1)
+    with (
+        open(os.devnull, "w", encoding="utf-8") as nowhere,
+        contextlib.redirect_stdout(nowhere),
+        contextlib.redirect_stderr(nowhere),
+    ):
+        go(folder)
+
+
+def start(work: Work, folder: Path) -> multiprocessing.process.BaseProcess:
+    """Start the work in a process of its own."""
+    assert FORK is not None
+    process = FORK.Process(target=_quietly, args=(work.go, folder))
+    process.start()
+    return process
+
+
+def kill_repeatedly(work: Work, home: Path, kills: int, generator: random.Random) -> int:
+    """Kill a work so often; return how many runs came to their end. Raises AssertionError if anything is lost."""
+    began = time.perf_counter()
+    whole = start(work, home / "whole")
+    whole.join()
+    assert whole.exitcode == 0, "the undisturbed run failed"
+    seconds = time.perf_counter() - began
+    expected = digest(work, home / "whole")
+
+    killed = finished = 0
+    reached = -1
+    folder = home / "killed-0"
+    while killed < kills or reached >= 0:
+        began = time.perf_counter()
+        process = start(work, folder)
+        if killed < kills:
+            process.join(generator.uniform(0, seconds))
+            process.kill()
+        process.join()
+
+        now = work.look(folder)
+        assert now >= reached, f"{now} is saved, but before the last kill it was {reached}"
+        reached = now
+        if process.exitcode == 0:
+            assert digest(work, folder) == expected, f"{folder}: another result than undisturbed"
+            finished += 1
+            seconds = min(seconds, time.perf_counter() - began)
+            folder = home / f"killed-{finished}"
+            reached = -1
+        else:
+            assert process.exitcode == -9, f"the work failed by itself: status {process.exitcode}"
+            killed += 1
+    return finished
+
+
+# --- the works ---
+
+
+def _prepare(folder: Path) -> None:
+    source = folder.parent / "source"
+    if not source.exists():  # the undisturbed run, which is the first, writes it
+        fineweb(source, words(300))
+    prepare(source, folder / "data", SMALL, progress=False)
+
+
+def _look_at_shards(folder: Path) -> int:
+    if not (folder / "data" / "manifest.json").exists():
+        return 0
+    manifest = read_manifest(folder / "data")
+    for shard in manifest["shards"]:
+        file = folder / "data" / shard["name"] / shard["file"]
+        assert sha256(file) == shard["sha256"], f"{file} is not what the manifest says"
+    return len(manifest["shards"])
+
+
+def _train(folder: Path) -> None:
+    config = plan(steps=60, save_every=2, eval_every=6)
+    Trainer(tiny(), config, TOKENS, TOKENS[:200], folder=folder / "run", existing="resume").train()
+
+
+def _look_at_run(folder: Path) -> int:
+    last = folder / "run" / "last"
+    return load_checkpoint(last)["step"] if find_checkpoint(last).exists() else 0
+
+
+def _save_often(folder: Path) -> None:
+    model = MiniGPT(tiny().config)
+    first = _look_at_checkpoint(folder)
+    for step in range(first + 1, 41):
+        torch.nn.init.constant_(model.embedding.weight, step)
+        save_checkpoint(folder / "last", model, {"step": torch.tensor(step)}, step=step)
+
+
+def _look_at_checkpoint(folder: Path) -> int:
+    place = find_checkpoint(folder / "last")
+    if not place.exists():
+        return 0
+    facts = load_checkpoint(folder / "last")
+    weights = load_file(place / "model.safetensors")
+    steps = {facts["step"], int(facts["state"]["step"]), int(weights["embedding.weight"][0, 0])}
+    assert len(steps) == 1, f"a mixture of checkpoints: {steps}"
+    return facts["step"]
+
+
+def _merge(folder: Path) -> None:
+    base = folder / "base"
+    if not (base / "config.json").exists():
+        tiny().save_pretrained(base)
+    for rank in range(1, 13):
+        torch.manual_seed(rank)
+        model = add_lora(MiniGPT.from_pretrained(base), rank)
+        for name, weight in model.named_parameters():
+            if name.endswith(".B"):
+                torch.nn.init.normal_(weight)
+        merge_lora(model).save_pretrained(folder / f"merged-{rank:02d}")
+
+
+def _look_at_merged(folder: Path) -> int:
+    whole = [MiniGPT.from_pretrained(f.parent) for f in folder.glob("*/config.json")]
+    return len(whole)
+
+
+def _reason(folder: Path) -> None:
+    model = toy_pairs.tiny()
+    questions = [Question(dialog, "a") for dialog in toy_groups.toy_dialogs]
+    toy_groups.run_groups(train_grpo, model, questions, steps=8, place=folder / "run")
+
+
+def toy_assistant() -> Assistant:
+    return Assistant(toy_pairs.tiny(), toy_pairs.toy_chat, max_new_tokens=8)
+
+
+def _converse(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    assistant = toy_assistant()
+    file = folder / "talk.json"
+    if file.exists():
+        assistant.load(file)
+    for turn in range(len(assistant.messages) // 2, 40):
+        assistant.messages += toy_pairs.asks(f"{turn}?") + toy_pairs.says("yes " * 50)
+        assistant.save(file)
+
+
+def _look_at_conversation(folder: Path) -> int:
+    file = folder / "talk.json"
+    if not file.exists():
+        return 0
+    assistant = toy_assistant()
+    assistant.load(file)
+    return len(assistant.messages)
+
+
+MODULES = ("one.py", "two.py", "three.py")
+
+
+@contextlib.contextmanager
+def exporting_to(folder: Path) -> Iterator[None]:
+    """Do what an export does when it replaces modules, but in this folder: first, finish what was left half done."""
+    folder.mkdir(parents=True, exist_ok=True)
+    here = mock.patch.multiple(transaction.paths, ROOT=folder, STATE=folder / ".course")
+    with here, transaction.locked():
+        yield
+
+
+def _replace(folder: Path) -> None:
+    """Replace three modules at once, forty times, each time by longer ones."""
+    for size in range(_look_at_modules(folder) + 1, 41):
+        with exporting_to(folder):
+            transaction.replace_all({folder / name: "#" * 999 * size for name in MODULES})
+
+
+def _look_at_modules(folder: Path) -> int:
+    """Return the size of the modules."""
+    with exporting_to(folder):
+        texts = [(folder / name).read_text() for name in MODULES if (folder / name).exists()]
+    sizes = {len(text) for text in texts}
+    assert len(sizes) <= 1, f"a mixture of old and new modules: {sizes}"
+    assert len(texts) in (0, len(MODULES)), "some of the modules are missing"
+    return max(sizes, default=0) // 999
+
+
+WORKS = {
+    "preparation": Work(_prepare, _look_at_shards, "data/*/*.arrow"),
+    "training": Work(_train, _look_at_run, "run/last/model.safetensors"),
+    "checkpoints": Work(_save_often, _look_at_checkpoint, "last/*"),
+    "LoRA merging": Work(_merge, _look_at_merged, "merged-*/*"),
+    "GRPO": Work(_reason, _look_at_run, "run/last/model.safetensors"),
+    "conversations": Work(_converse, _look_at_conversation, "talk.json"),
+    "export": Work(_replace, _look_at_modules, "*.py"),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("work", nargs="*", help=f"{', '.join(WORKS)}; all of them by default")
+    parser.add_argument("--kills", type=int, default=40, help="for each work")
+    parser.add_argument("--seed", type=int, default=0)
+    chosen = parser.parse_args()
+
+    lost = 0
+    for name in chosen.work or WORKS:
+        with tempfile.TemporaryDirectory(prefix="kills-") as home:
+            generator = random.Random(f"{chosen.seed} {name}")
+            try:
+                ends = kill_repeatedly(WORKS[name], Path(home), chosen.kills, generator)
+            except (AssertionError, ValueError, OSError, json.JSONDecodeError) as error:
+                lost += 1
+                print(f"{name:14} LOST: {error}", flush=True)
+            else:
+                print(f"{name:14} {chosen.kills} kills, {ends} ends, nothing lost", flush=True)
+    sys.exit(bool(lost))
+
+
+if __name__ == "__main__":
+    main()
