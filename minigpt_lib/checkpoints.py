@@ -47,8 +47,9 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
         with atomic_write("manifest.json") as part:
             part.write_text("{}", encoding="utf-8")
 
-    The folder is made if missing. The new content is on the disk before it takes the old one's place; if
-    the block raises, the old file stays as it was and the new one is removed.
+    The folder is made if missing. The new content is on the disk before it takes the old one's place, and
+    its name is when the block has ended; if the block raises, the old file stays as it was and the new
+    one is removed.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -56,16 +57,27 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     try:
         yield part
         _flush(part)
+        part.replace(path)
     except BaseException:
         part.unlink(missing_ok=True)
         raise
-    part.replace(path)
+    _flush_names(path.parent)
 
 
 def _flush(path: Path) -> None:
     """Wait until a file has reached the disk."""
     with path.open("rb+") as file:
         os.fsync(file.fileno())
+
+
+def _flush_names(folder: Path) -> None:
+    """Wait until the names in a folder have reached the disk, where the system can say so."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def save_checkpoint(
@@ -91,6 +103,7 @@ def save_checkpoint(
         (part / "SHA256SUMS").write_text(sums, encoding="utf-8")
         for path in part.iterdir():
             _flush(path)
+        _flush_names(part)
     except Exception as error:  # a full disk: torch and safetensors have their own errors for it
         shutil.rmtree(part, ignore_errors=True)
         raise OSError(
@@ -102,6 +115,7 @@ def save_checkpoint(
         shutil.rmtree(old, ignore_errors=True)
         folder.replace(old)
     part.replace(folder)
+    _flush_names(folder.parent)  # before the older checkpoint goes
     shutil.rmtree(old, ignore_errors=True)
 
 

@@ -177,6 +177,7 @@ def _merge(folder: Path) -> None:
 
 
 def _look_at_merged(folder: Path) -> int:
+    """Return how many models are whole. (Safetensors' own hidden files may be left; they are no models.)"""
     whole = [MiniGPT.from_pretrained(f.parent) for f in folder.glob("*/config.json")]
     return len(whole)
 
@@ -244,7 +245,7 @@ WORKS = {
     "preparation": Work(_prepare, _look_at_shards, "data/*/*.arrow"),
     "training": Work(_train, _look_at_run, "run/last/model.safetensors"),
     "checkpoints": Work(_save_often, _look_at_checkpoint, "last/*"),
-    "LoRA merging": Work(_merge, _look_at_merged, "merged-*/*"),
+    "LoRA merging": Work(_merge, _look_at_merged, "merged-*/[!.]*"),
     "GRPO": Work(_reason, _look_at_run, "run/last/model.safetensors"),
     "conversations": Work(_converse, _look_at_conversation, "talk.json"),
     "export": Work(_replace, _look_at_modules, "*.py"),

@@ -162,6 +162,11 @@ FAULTS = {
     "a file is written in place": ('part = path.with_name(f"{path.name}.part")', "part = path"),
     "a torn file is left behind": ("        part.unlink(missing_ok=True)\n", ""),
     "a file is renamed before it is on the disk": ("        _flush(part)\n", ""),
+    "a new name is not on the disk": ("    _flush_names(path.parent)\n", ""),
+    "the older checkpoint goes before the new name is on the disk": (
+        "    _flush_names(folder.parent)  # before the older checkpoint goes\n",
+        "",
+    ),
     "the unmeasured precision": ("faster = exact >= 1.2 * half", "faster = True"),
     "bfloat16 where it is hardly faster": ("exact >= 1.2 * half", "exact >= half"),
     "measured on other shapes": (
