@@ -36,6 +36,7 @@ from minigpt_lib.bpe import (
 )
 from minigpt_lib.char_tokenizer import CharTokenizer
 from minigpt_lib.chat import FORMATS, ChatFormat, ChatTokenizer
+from minigpt_lib.checkpoints import atomic_write
 from minigpt_lib.families import config_to_gguf, config_to_hf, parts, rope_factors
 from minigpt_lib.interop import (
     _BYTES,
@@ -277,19 +278,13 @@ def _ready_folder(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
 
 
-def _write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` write a file at once or not at all."""
-    part = path.with_name(f"{path.name}.part")
-    try:
-        write(part)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+def _write_text(path: Path, text: str) -> None:
+    with atomic_write(path) as part:
+        part.write_text(text, encoding="utf-8")
 
 
 def _write_json(path: Path, content: object) -> None:
-    text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
-    _write_whole(path, lambda part: part.write_text(text, encoding="utf-8"))
+    _write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
 def _dtype_name(model: MiniGPT) -> str:
@@ -383,10 +378,9 @@ def export_hf(
 
     _ready_folder(folder)
     card = model_card(model, tokenizer, figures)
-    _write_whole(folder / "README.md", lambda part: part.write_text(card, encoding="utf-8"))
-    _write_whole(
-        folder / "model.safetensors", lambda part: save_file(weights, part, {"format": "pt"})
-    )
+    _write_text(folder / "README.md", card)
+    with atomic_write(folder / "model.safetensors") as part:
+        save_file(weights, part, {"format": "pt"})
     for name, content in files.items():
         _write_json(folder / name, content)
 
@@ -420,7 +414,14 @@ def export_gguf(
     config = model.config
     facts = config_to_gguf(config)
 
-    def write(part: Path) -> None:
+    path = Path(path)
+    if path.is_dir():
+        raise IsADirectoryError(
+            f"{path} is a folder: expected the name of a file, such as mine.gguf."
+        )
+    if path.exists() and not _is_gguf(path):
+        raise FileExistsError(f"{path} is there, and no GGUF file: name a new one.")
+    with atomic_write(path) as part:
         writer = gguf.GGUFWriter(part, facts["general.architecture"])
         for key, value in facts.items():
             if key != "general.architecture":
@@ -433,16 +434,6 @@ def export_gguf(
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
         writer.close()
-
-    path = Path(path)
-    if path.is_dir():
-        raise IsADirectoryError(
-            f"{path} is a folder: expected the name of a file, such as mine.gguf."
-        )
-    if path.exists() and not _is_gguf(path):
-        raise FileExistsError(f"{path} is there, and no GGUF file: name a new one.")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _write_whole(path, write)
 
 
 def _is_gguf(path: Path) -> bool:
@@ -849,8 +840,9 @@ def export_onnx(
     written = _OnnxModel(model).build()
     _ready_folder(folder)
     card = model_card(model, tokenizer)
-    _write_whole(folder / "README.md", lambda part: part.write_text(card, encoding="utf-8"))
-    _write_whole(folder / "model.onnx", lambda part: part.write_bytes(written))
+    _write_text(folder / "README.md", card)
+    with atomic_write(folder / "model.onnx") as part:
+        part.write_bytes(written)
     for name, content in files.items():
         _write_json(folder / name, content)
 
@@ -946,8 +938,9 @@ def export_web(
 
     _ready_folder(folder)
     card = model_card(model, tokenizer)
-    _write_whole(folder / "README.md", lambda part: part.write_text(card, encoding="utf-8"))
-    _write_whole(folder / "model.bin", lambda part: part.write_bytes(block.data))
+    _write_text(folder / "README.md", card)
+    with atomic_write(folder / "model.bin") as part:
+        part.write_bytes(block.data)
     _write_json(folder / "model.json", header)
 
 
