@@ -3,7 +3,7 @@
 This module is also the site's Sphinx extension (see `_config.yml`). It copies MathJax from the Python package
 `sphinx-mathjax-offline`, so that no page makes a request to another server, it adds the models that the course has
 trained, it folds hints and solutions under the exercises, it puts a quiz at the end of each chapter, and it fills the
-reference page with the library's public names.
+pages that are generated: the library's public names, the measured figures, the references.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ from typing import Any
 from courseware import paths
 from courseware.site.models import ship_models
 from courseware.site.quizzes import with_quiz
+from courseware.site.records import records
 from courseware.site.reference import reference
+from courseware.site.references import bibliography
 
 _MATHJAX = "sphinx-mathjax-offline"
 _MATHJAX_PARTS = (
@@ -34,7 +36,11 @@ _MATHJAX_PARTS = (
     "a11y/*.js",
 )
 _JUPYTER_BOOK = "from jupyter_book.cli.main import main; main()"
-_MARK = "<!-- public names -->"
+_MARKS = {
+    "book/reference": ("<!-- public names -->", reference),
+    "book/measurements": ("<!-- records -->", records),
+    "book/references": ("<!-- references -->", bibliography),
+}
 
 
 # ---------------------------------------------------------------- commands
@@ -114,7 +120,7 @@ def _show(pages: Path) -> None:
 
 def setup(app: Any) -> dict[str, Any]:
     """Connect the additions to Sphinx."""
-    app.connect("source-read", _fill_reference)
+    app.connect("source-read", _fill_mark)
     app.connect("source-read", _fold_exercises)
     app.connect("source-read", _add_quiz)
     app.connect("build-finished", _copy_mathjax)
@@ -160,9 +166,11 @@ def copy_mathjax(target: Path) -> None:
             shutil.copyfile(file, copy)
 
 
-def _fill_reference(app: Any, name: str, source: list[str]) -> None:
-    if name == "book/reference":
-        source[0] = source[0].replace(_MARK, reference())
+def _fill_mark(app: Any, name: str, source: list[str]) -> None:
+    """Put what is generated in the place of a page's mark."""
+    if name in _MARKS:
+        mark, written = _MARKS[name]
+        source[0] = source[0].replace(mark, written())
 
 
 def _fold_exercises(app: Any, name: str, source: list[str]) -> None:
