@@ -5,9 +5,9 @@ SETUP := $(PYTHON) courseware/setup/environment.py
 LAB_ARGS ?=
 CHAT_ARGS ?=
 
-.PHONY: help lab test check book chat course chapters real progress code-along reset bench verify setup
+.PHONY: help lab test check book chat course chapters real progress certificate code-along reset bench verify setup
 help:  ## list these targets
-	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 13
 
 lab: data/shakespeare.txt .course/trusted  ## set up, get the data ready and open the course in JupyterLab
 	@$(PY) -m jupyterlab --ServerApp.root_dir="$(CURDIR)" notebooks/00_start_here.ipynb $(LAB_ARGS)
@@ -41,6 +41,9 @@ real:  ## also install the published model that chapters 19 and 22 can use (92 M
 
 progress:  ## show what you have exported and solved
 	@$(PY) -m courseware progress
+
+certificate:  ## prove all your work again, and write a page that anyone can verify
+	@$(PY) -m courseware certificate
 
 verify:  ## compare the library with the chapters
 	@$(PY) -m courseware verify

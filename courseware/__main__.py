@@ -6,6 +6,7 @@ import argparse
 import io
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 from courseware.export.errors import ExportRefused
 
@@ -84,6 +85,26 @@ def _progress(_: argparse.Namespace) -> int:
     return 0
 
 
+def _certificate(arguments: argparse.Namespace) -> int:
+    from courseware.certificate import making
+
+    if arguments.verify is None:
+        written = making.make_certificate()
+        print(written)
+        return 1 if written.proof.failures else 0
+
+    try:
+        problems = making.verify_certificate(arguments.verify, say=lambda line: None)
+    except ValueError as error:
+        problems = [str(error)]
+    print(
+        "It does not hold: " + "; ".join(problems)
+        if problems
+        else "It holds: all of it was proved again."
+    )
+    return 1 if problems else 0
+
+
 def _doctor(_: argparse.Namespace) -> int:
     from courseware.setup import doctor
 
@@ -130,6 +151,11 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("chapter", metavar="NN")
 
     add("progress", _progress, "show the chapters exported and the exercises solved")
+    command = add("certificate", _certificate, "prove your work again, and write a page about it")
+    command.add_argument(
+        "--verify", type=Path, metavar="FILE", help="prove what a certificate says; write nothing"
+    )
+
     add("doctor", _doctor, "check this computer and the environment")
 
     command = add("run", _run, "execute notebooks from a clean kernel and store their outputs")

@@ -474,6 +474,16 @@ def code_along(place: Place, command: str) -> None:
     assert f'NotImplementedError(\\"chapter {int(number)}: write ' in notebook.read_text("utf-8")
 
 
+def certificate(place: Place, command: str) -> None:
+    """Certify somebody who has exported nothing yet, or verify that certificate."""
+    place.run([place.python, "-m", "courseware", "originals"])
+    text = place.run(place.words("make certificate"))
+    assert "Proved again: 0 chapters and 0 exercises." in text
+    assert (place.root / "certificate" / "certificate.html").is_file()
+    if "--verify" in command:
+        assert "It holds" in place.run(place.words(command))
+
+
 def change_and_export(place: Place, command: str) -> None:
     """Remove the chapter's module: the command must write it again, proved."""
     module = place.root / "minigpt_lib" / "char_tokenizer.py"
@@ -613,6 +623,8 @@ ROWS: dict[str, Runner] = {
     r"make bench": until(r"== benchmarks/ablations\.py\n(.*\n)*\| position \| rope"),
     r"make verify": whole(prints="every module is what its chapter says"),
     r"make progress": whole(prints="01  Characters"),
+    r"make certificate": certificate,
+    r"python -m courseware certificate --verify certificate/certificate\.json": certificate,
     r"make code-along CH=\d\d": code_along,
     r"make reset CH=\d\d": reset,
     # without make
@@ -768,7 +780,14 @@ def test_the_targets_that_the_readme_lists_exist():
 
 _LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 _PATH = re.compile(r"\.?[\w-]+(/[\w.*-]+)*/?")
-_MADE = (".venv/*", ".course/*", "data/*", "runs/*", "_build/*")  # not in the repository
+_MADE = (
+    ".venv/*",
+    ".course/*",
+    "certificate/*",
+    "data/*",
+    "runs/*",
+    "_build/*",
+)  # not in the repository
 _EXAMPLES = ("config.json", "model.safetensors", ".metadata")  # files of a saved model
 
 
