@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import ast
 import html
+import re
 from dataclasses import dataclass
 
 from courseware import progress
 from courseware.exercises import Exercise, exercises_of, registry
+from courseware.export.blanks import unwritten
 from courseware.export.notebooks import Chapter, all_chapters
 
 _SHORT = 15  # minutes; an exercise that fits into a short evening
-_HEADER = ("", "chapter", "your module", "exercises right")
+_HEADER = ("", "chapter", "time", "your module", "exercises right")
+_TIME = re.compile(r"\*\*Time:\*\* ([^,;.(]+)")  # as the first cell of every chapter says it
 
 
 @dataclass(frozen=True)
@@ -64,14 +68,18 @@ def to_html() -> str:
     lines = "".join(_line(chapter, done) for chapter in all_chapters())
     return (
         f'<div style="display:flex;flex-wrap:wrap;gap:.8em;margin-bottom:.8em">{cards}</div>'
-        '<div role="table" style="display:grid;grid-template-columns:2.2em minmax(8em,auto) 1fr;gap:.2em .7em;'
-        f'align-items:center;max-width:34em">{lines}</div>'
+        '<div role="table" style="display:grid;grid-template-columns:2.2em minmax(8em,auto) minmax(3em,1fr);'
+        f'gap:.3em .7em;align-items:center;max-width:44em">{lines}</div>'
     )
 
 
 def _suggestions(done: dict[str, dict[str, str]]) -> list[tuple[str, str]]:
-    """Return what fits into ten minutes, and what into a weekend."""
-    return [("Ten minutes tonight:", _tonight(done)), ("This weekend:", _weekend(done))]
+    """Return what fits into ten minutes, what into a weekend, and which chapter comes next."""
+    return [
+        ("Ten minutes tonight:", _tonight(done)),
+        ("This weekend:", _weekend(done)),
+        ("Next step:", _next_step(done)),
+    ]
 
 
 def _tonight(done: dict[str, dict[str, str]]) -> str:
@@ -105,6 +113,50 @@ def _weekend(done: dict[str, dict[str, str]]) -> str:
     return "everything is exported: take your library to a GPU and real data."
 
 
+def _next_step(done: dict[str, dict[str, str]]) -> str:
+    """Return the chapter to open next: one that is being written, or the first that is not exported."""
+    builders = [chapter for chapter in all_chapters() if chapter.modules]
+    for chapter in builders:
+        left = _left_to_write(chapter)
+        if left:
+            parts = "one part is" if left == 1 else f"{left} parts are"
+            return f"go on writing chapter {chapter.number}, {chapter.title}: {parts} left."
+
+    for chapter in builders:
+        if not _is_done(chapter, done):
+            return f"chapter {chapter.number}, {chapter.title} ({_time(chapter)})."
+    return "have all of it proved again: make certificate."
+
+
+def _left_to_write(chapter: Chapter) -> int:
+    """Return how many parts of a chapter of `make code-along` are still to be written."""
+    count = 0
+    for cell in chapter.of("export"):
+        if "NotImplementedError" not in cell.body:  # most chapters: no need to parse them
+            continue
+        try:
+            count += len(unwritten(ast.parse(cell.body)))
+        except SyntaxError:  # half written; the export will say where
+            continue
+    return count
+
+
+def _time(chapter: Chapter) -> str:
+    """Return how long reading a chapter takes, as its first cell says, or "-"."""
+    found = _TIME.search(chapter.markdown[0]) if chapter.markdown else None
+    return found[1].strip() if found else "-"
+
+
+def _state(chapter: Chapter, done: dict[str, dict[str, str]]) -> str:
+    """Return what has become of a chapter's module."""
+    if not chapter.modules:
+        return "-"
+    left = _left_to_write(chapter)
+    if left:
+        return f"{left} to write"
+    return "exported" if _is_done(chapter, done) else "not yet"
+
+
 def _is_done(chapter: Chapter, done: dict[str, dict[str, str]]) -> bool:
     return chapter.stem in done.get("chapter", {})
 
@@ -116,16 +168,14 @@ def _solved(chapter: Chapter, done: dict[str, dict[str, str]]) -> tuple[int, int
     return sum(states.get(name) == "right" for name in names), len(names)
 
 
-def _row(chapter: Chapter, done: dict[str, dict[str, str]]) -> tuple[str, str, str, str]:
-    state = "exported" if _is_done(chapter, done) else "not yet"
-    if not chapter.modules:
-        state = "-"
+def _row(chapter: Chapter, done: dict[str, dict[str, str]]) -> tuple[str, ...]:
     right, total = _solved(chapter, done)
-    return f"{chapter.number:02d}", chapter.title, state, f"{right} of {total}" if total else "-"
+    solved = f"{right} of {total}" if total else "-"
+    return f"{chapter.number:02d}", chapter.title, _time(chapter), _state(chapter, done), solved
 
 
 def _line(chapter: Chapter, done: dict[str, dict[str, str]]) -> str:
-    """Return a chapter's line: its number, its title as a link, and a bar of what is done."""
+    """Return a chapter's line: its number, its title as a link, what is done and how long it takes, and a bar."""
     right, total = _solved(chapter, done)
     steps = total + bool(chapter.modules)
     finished = right + (bool(chapter.modules) and _is_done(chapter, done))
@@ -135,5 +185,15 @@ def _line(chapter: Chapter, done: dict[str, dict[str, str]]) -> str:
         f'<span role="img" aria-label="{said}" title="{said}" style="display:block;height:.6em;border-radius:.3em;'
         f'background:linear-gradient(90deg,#009E73 {share:.0%},#80808040 {share:.0%})"></span>'
     )
+
+    state = {"exported": "&#10003; verified", "not yet": "not verified yet"}.get(
+        _state(chapter, done), _state(chapter, done)
+    )
+    facts = [_time(chapter)]
+    if chapter.modules:
+        facts.append(state)
+    if total:
+        facts.append(f"{right} of {total} exercises")
     title = f'<a href="{chapter.path.stem}.ipynb">{html.escape(chapter.title)}</a>'
-    return f"<span>{chapter.number:02d}</span><span>{title}</span>{bar}"
+    small = f'<br><span style="font-size:.85em">{" · ".join(facts)}</span>'
+    return f"<span>{chapter.number:02d}</span><span>{title}{small}</span>{bar}"

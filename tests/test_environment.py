@@ -14,7 +14,7 @@ import pytest
 
 from courseware import dashboard, paths, progress
 from courseware.exercises import exercises_of, registry
-from courseware.export.notebooks import all_chapters
+from courseware.export.notebooks import Chapter, all_chapters
 from courseware.setup import doctor
 
 
@@ -164,9 +164,14 @@ def test_progress_lists_the_chapters(learner):
     text = dashboard.summary()
 
     assert "00  Start here" in text
-    assert re.search("^01  Characters +not yet", text, re.M)
+    assert re.search("^01  Characters +25 minutes +not yet +0 of", text, re.M)
     learner("chapter", "01_characters", "exported")
-    assert re.search("^01  Characters +exported", dashboard.summary(), re.M)
+    assert re.search("^01  Characters +25 minutes +exported", dashboard.summary(), re.M)
+
+
+def test_every_chapter_says_how_long_it_takes(learner):
+    for line in dashboard.summary().splitlines()[5:]:
+        assert re.search(r"(minutes|hours?|evenings?|evening or two) ", line), line
 
 
 def test_the_first_evening_begins_with_chapter_0(learner):
@@ -188,16 +193,42 @@ def test_tonight_is_a_short_exercise_of_a_chapter_that_was_reached(learner):
     assert "This weekend: chapters 2 to 4" in text
 
 
+def test_the_next_step_is_the_first_chapter_that_is_not_exported(learner):
+    assert "Next step: chapter 1, Characters (25 minutes)." in dashboard.summary()
+    for stem in ("01_characters", "02_bpe", "04_baselines"):
+        learner("chapter", stem, "exported")
+    assert "Next step: chapter 3, Data (an hour)." in dashboard.summary()
+
+
+def test_a_chapter_that_is_being_written_comes_next(learner, monkeypatch):
+    chapters = all_chapters()
+    code = 'def f():\n    raise NotImplementedError("chapter 5: write f")\n'
+    cells = ["# 5. Attention\n\n**Time:** an evening, at least.", "#| module: attention"]
+    cells += [f"#| export\n{code}", f"#| export\n{code.replace('f()', 'g()')}", "#| export\n(half"]
+    kinds = ["markdown", "code", "code", "code", "code"]
+    notebook = {"nbformat": 4, "cells": []}
+    for kind, source in zip(kinds, cells):
+        notebook["cells"].append({"cell_type": kind, "source": source})
+    chapters[5] = Chapter(chapters[5].path, json.dumps(notebook))
+    monkeypatch.setattr(dashboard, "all_chapters", lambda: chapters)
+
+    text = dashboard.summary()
+    assert "Next step: go on writing chapter 5, Attention: 2 parts are left." in text
+    assert re.search("^05  Attention +an evening +2 to write", text, re.M)
+    assert "an evening · 2 to write" in dashboard.to_html()
+
+
 def test_who_has_done_all_talks_to_the_assistant(learner):
     for chapter in all_chapters():
         learner("chapter", chapter.stem, "exported")
     for name in registry():
         learner("exercise", name, "right")
 
-    tonight, weekend, *_ = dashboard.summary().splitlines()
+    tonight, weekend, following, *_ = dashboard.summary().splitlines()
 
     assert "python -m minigpt_lib.terminal" in tonight
     assert "everything is exported" in weekend
+    assert "make certificate" in following
 
 
 def test_the_dashboard_of_the_notebook_links_every_chapter(learner):
@@ -209,6 +240,8 @@ def test_the_dashboard_of_the_notebook_links_every_chapter(learner):
         assert f'href="{chapter.path.name}"' in page
     steps = 1 + len(exercises_of(1))
     assert f'aria-label="1 of {steps} done"' in page
+    assert f"25 minutes · &#10003; verified · 0 of {steps - 1} exercises" in page
+    assert "an evening or two · not verified yet" in page
 
 
 def test_every_chapter_with_a_module_belongs_to_one_weekend():
