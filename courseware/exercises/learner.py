@@ -14,6 +14,7 @@ from courseware import progress
 from courseware.exercises import answers
 from courseware.exercises.engine import Exercise, Verdict, judge
 from courseware.exercises.tasks import SolutionsError
+from courseware.misused import Misused
 
 _COLOURS = {"right": "#009E73", "wrong": "#D55E00", "not attempted": "#7F7F7F", "hint": "#0072B2"}
 _given: dict[str, int] = {}  # how many hints this kernel has shown, by exercise
@@ -64,11 +65,11 @@ def exercises_of(chapter: int) -> list[str]:
 
 
 def find(name: str) -> Exercise:
-    """Return the exercise; ValueError names the nearest ones if there is none of that name."""
+    """Return the exercise; Misused, a ValueError, names the nearest ones if there is none of that name."""
     names = registry()
     if name not in names:
         near = difflib.get_close_matches(f"{name}", names, n=3) or sorted(names)
-        raise ValueError(f"there is no exercise {name!r}; did you mean {', '.join(near)}?")
+        raise Misused(f"there is no exercise {name!r}; did you mean {', '.join(near)}?")
     return names[name]
 
 

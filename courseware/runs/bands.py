@@ -32,6 +32,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from courseware import paths
+from courseware.misused import Misused
 from courseware.runs import forecast
 from courseware.runs.diagnosis import Point, likely_causes
 
@@ -124,7 +125,7 @@ def load_band(name: str, path: Path | None = None) -> Band:
     """Read a recorded band; ValueError lists the bands there are."""
     target = path or FOLDER / f"{name}.json"
     if not target.is_file():
-        raise ValueError(
+        raise Misused(
             f"expected the name of a recorded band ({', '.join(_recorded()) or 'none'}), got {name!r}"
         )
     return json.loads(target.read_text(encoding="utf-8"))
@@ -153,14 +154,15 @@ def compare_run(
 ) -> Verdict:
     """Compare a run with its recorded band; print the verdict and draw both, unless `show` is False.
 
-    Only steps that both have are compared. Raises ValueError if there are none. What you have predicted of the run
-    (`courseware.runs.forecast`) is shown beside it.
+    Only steps that both have are compared, and what you have predicted of the run (`courseware.runs.forecast`) is shown
+    beside it. Raises Misused, a ValueError, if no steps are shared, or for what is not a history.
     """
+    _refuse_other_than_history(history)
     band = load_band(name, path)
     excess = _excess(history, band)
     if not excess:
         got = [record["step"] for record in history if any(record.get(key) for key in CURVES)]
-        raise ValueError(
+        raise Misused(
             f"expected losses at steps {band['steps']} of the band {name!r}, got losses at steps "
             f"{got}; keep the chapter's `eval_every`"
         )
@@ -173,6 +175,26 @@ def compare_run(
         _draw(history, band, verdict)
         forecast.see(name)
     return verdict
+
+
+def _refuse_other_than_history(history: Sequence[Record]) -> None:
+    """Refuse what is not a list of records with a step and losses, such as the last record alone."""
+    is_list = isinstance(history, (list, tuple))
+    if is_list and all(_is_record(record) for record in history):
+        return
+    raise Misused(
+        "expected the whole history of a run, a list of records such as "
+        '{"step": 100, "train_loss": 2.7, "val_loss": 2.2}, '
+        f"got {type(history).__name__} {str(history)[:60]}. Pass what the training returned."
+    )
+
+
+def _is_record(record: Any) -> bool:
+    """Return whether a record of a history has a step, and losses that are numbers."""
+    if not isinstance(record, dict) or "step" not in record:
+        return False
+    losses = [record.get(key) for key in CURVES]
+    return all(loss is None or hasattr(loss, "__float__") for loss in losses)
 
 
 def _excess(history: Sequence[Record], band: Band) -> dict[str, list[Point]]:

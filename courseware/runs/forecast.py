@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from courseware import paths, state
+from courseware.misused import Misused
 
 FILE = "forecasts.json"
 HIGHEST = 100.0  # nats per token; the uniform guess over a million tokens costs 14
@@ -87,7 +88,7 @@ def predict(what: str, value: float, run: str = "") -> Noted:
         value: the loss that you expect, in nats per token.
         run: the name of the run, by default the notebook's own, such as "10_training".
 
-    Raises ValueError for a sentence or a number that cannot be a forecast.
+    Raises Misused, a ValueError, for a sentence or a number that cannot be a forecast.
     """
     loss, step = _parse(what)
     number = _checked(value)
@@ -161,7 +162,7 @@ def _parse(what: str) -> tuple[str, int]:
     """Return the loss and the step that a sentence is about."""
     found = _QUANTITY.fullmatch(" ".join(what.lower().split())) if isinstance(what, str) else None
     if found is None or int(found["step"]) == 0:
-        raise ValueError(
+        raise Misused(
             'expected a sentence such as "loss after 500 steps" or "training loss after 500 steps", '
             f"with at least 1 step, got {what!r}"
         )
@@ -172,7 +173,7 @@ def _checked(value: float) -> float:
     """Return the number that is forecast; refuse what no loss can be."""
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if not is_number or not math.isfinite(value) or not 0 < value <= HIGHEST:
-        raise ValueError(
+        raise Misused(
             f"expected a loss in nats per token, above 0 and at most {HIGHEST:g}, got {value!r}. "
             "A model that guesses among V tokens has the loss ln V, for example 4.25 for 70 characters."
         )
@@ -183,9 +184,7 @@ def _run_name(run: str) -> str:
     notebook = Path(os.environ.get("JPY_SESSION_NAME", "")).name
     name = run or (notebook.removesuffix(".ipynb") if notebook.endswith(".ipynb") else "")
     if not isinstance(name, str) or not _RUN.fullmatch(name):
-        raise ValueError(
-            f'expected the name of the run, for example run="10_training", got {run!r}'
-        )
+        raise Misused(f'expected the name of the run, for example run="10_training", got {run!r}')
     return name
 
 
