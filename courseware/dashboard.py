@@ -13,6 +13,7 @@ from courseware.export.blanks import unwritten
 from courseware.export.notebooks import Chapter, all_chapters
 
 _SHORT = 15  # minutes; an exercise that fits into a short evening
+_DIFFICULTIES = {1: "easy", 2: "medium", 3: "hard"}
 _HEADER = ("", "chapter", "time", "your module", "exercises right")
 _TIME = re.compile(r"\*\*Time:\*\* ([^,;.(]+)")  # as the first cell of every chapter says it
 
@@ -91,7 +92,8 @@ def _tonight(done: dict[str, dict[str, str]]) -> str:
         return "talk to your assistant: python -m minigpt_lib.terminal."
     task = exercise.task
     title = task.title.split(". ", 1)[-1]
-    return f"the exercise “{title}” of chapter {exercise.chapter} ({task.minutes} minutes, {task.difficulty})."
+    difficulty = _DIFFICULTIES[task.difficulty]
+    return f"the exercise “{title}” of chapter {exercise.chapter} ({task.minutes} minutes, {difficulty})."
 
 
 def _next_exercise(done: dict[str, dict[str, str]]) -> Exercise | None:

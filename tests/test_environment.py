@@ -189,7 +189,7 @@ def test_tonight_is_a_short_exercise_of_a_chapter_that_was_reached(learner):
 
     text = dashboard.summary()
 
-    assert "of chapter 1 (" in text.splitlines()[0]
+    assert re.search(r"of chapter 1 \(\d+ minutes, (easy|medium|hard)\)\.$", text.splitlines()[0])
     assert "This weekend: chapters 2 to 4" in text
 
 
