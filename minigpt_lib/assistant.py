@@ -29,6 +29,8 @@ from minigpt_lib.model import MiniGPT
 
 __all__ = [
     "COMMANDS",
+    "OWN_CONTEXT",
+    "OWN_MODELS",
     "SETTINGS",
     "SYSTEM",
     "AnswerAttention",
@@ -161,7 +163,7 @@ class Conversation:
 
 
 _KIND = "MiniGPT conversation 1"
-_OWN = ("preferences", "sft", "course", "quick_assistant")  # the course's models, the best first
+OWN_MODELS = ("preferences", "sft", "course", "quick_assistant")  # the best first
 
 
 def _read_conversation(path: str | Path, chat: ChatTokenizer) -> dict[str, Any]:
@@ -240,7 +242,7 @@ def trained_models(home: str | Path | None = None) -> dict[str, Path]:
             name = "/".join(parts)
             found[name.lstrip("0123456789").lstrip("_") or name] = folder
 
-    best = [name for name in _OWN if name in found]
+    best = [name for name in OWN_MODELS if name in found]
     return {name: found[name] for name in [*best, *sorted(found.keys() - set(best))]}
 
 
@@ -250,7 +252,7 @@ def find_model(name: str | Path | None = None) -> Path:
     Raises FileNotFoundError, and lists the names, if there is none.
     """
     models = trained_models()
-    own = [folder for known, folder in models.items() if known in _OWN]
+    own = [folder for known, folder in models.items() if known in OWN_MODELS]
     if name is None and own:
         return own[0]
     if name is None:
@@ -294,7 +296,7 @@ def _open_model(folder: str | Path) -> tuple[MiniGPT, ChatTokenizer]:
 
 _OPTIONAL = ("top_k", "top_p", "min_p", "seed")  # settings that None switches off
 _FILTERS = ("top_k", "top_p", "min_p")  # each counts under the strategy of its name
-_OWN_CONTEXT = 224  # tokens for the course's own models, whose dialogs were no longer
+OWN_CONTEXT = 224  # tokens for the course's own models, whose dialogs were no longer
 
 
 def _checked(settings: dict[str, Any], context: int) -> dict[str, Any]:
@@ -419,9 +421,9 @@ class Assistant(Conversation):
         """
         folder = find_model(name)
         models = trained_models()
-        own = [models[known].resolve() for known in _OWN if known in models]
+        own = [models[known].resolve() for known in OWN_MODELS if known in models]
         if options.get("context") is None and folder.resolve() in own:
-            options["context"] = _OWN_CONTEXT
+            options["context"] = OWN_CONTEXT
         return cls.from_pretrained(folder, **options)
 
     @property

@@ -226,7 +226,7 @@ FAULTS = {
         'if options.get("context") is None and folder',
         'if not options.get("context") and folder',
     ),
-    "the course's context is too small": ("_OWN_CONTEXT = 224", "_OWN_CONTEXT = 160"),
+    "the course's context is too small": ("OWN_CONTEXT = 224", "OWN_CONTEXT = 160"),
     "an undo leaves the question": (
         "            self.messages = self.messages[:-2]\n",
         "            self.messages = self.messages[:-1]\n",
@@ -302,7 +302,7 @@ FAULTS = {
         "if str(name) in models or str(name) in by_folder:",
         "if str(name) in models:",
     ),
-    "the default may be any model": ("if known in _OWN]", "if known]"),
+    "the default may be any model": ("if known in OWN_MODELS]", "if known]"),
     "a path to the course's own model has another context": (
         "folder.resolve() in own",
         "folder in own",

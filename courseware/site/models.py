@@ -15,10 +15,6 @@ from typing import Any
 
 from courseware import paths
 
-# Chapter 16 lets the course's own assistants read this much: their dialogs were no longer.
-CONTEXT = 224
-# The best first, as in chapter 16.
-_ASSISTANTS = ("preferences", "sft", "course", "quick_assistant")
 _MISSING = {
     "assistant": "Run chapter 14 and chapter 15, or make course, and build the site again: "
     "then the assistant answers here.",
@@ -66,17 +62,17 @@ def _shipped(target: Path, home: Path, write: _Writer) -> dict[str, Any]:
 
 
 def _assistant(home: Path, target: Path) -> dict[str, Any]:
-    from minigpt_lib.assistant import Assistant, trained_models
+    from minigpt_lib.assistant import OWN_CONTEXT, OWN_MODELS, Assistant, trained_models
     from minigpt_lib.exports import export_web
 
     models = trained_models(home)
-    name = next((name for name in _ASSISTANTS if name in models), None)
+    name = next((name for name in OWN_MODELS if name in models), None)
     if name is None:
         raise LookupError(f"there is no assistant in {home}")
 
     assistant = Assistant.from_pretrained(models[name])
     export_web(assistant.model, assistant.chat, target)
-    return {"model": name, "context": CONTEXT, "examples": assistant.examples}
+    return {"model": name, "context": OWN_CONTEXT, "examples": assistant.examples}
 
 
 def _shakespeare(home: Path, target: Path) -> dict[str, Any]:
