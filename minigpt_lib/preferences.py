@@ -36,6 +36,7 @@ __all__ = [
     "make_pairs",
     "measure_preferences",
     "optimal_policy",
+    "PolicyLearner",
     "PreferenceDataset",
     "Preferred",
     "sample_answers",
@@ -476,29 +477,46 @@ class _PairReader:
         self.seed = state["seed"]
 
 
-class _Learner(nn.Module):
-    """The policy as Trainer wants it: (x, indices of the pairs) to (margins, loss), no dropout."""
+class PolicyLearner(nn.Module):
+    """A policy with a loss of its own, as Trainer wants it: without dropout, saved as the policy alone.
 
-    def __init__(self, policy: MiniGPT, beta: float) -> None:
+    loss: takes the policy and the tensors of a batch, and returns (scores, loss), of which a
+    Trainer uses the loss, a scalar.
+    """
+
+    def __init__(self, policy: MiniGPT, loss: Callable[..., tuple[Tensor, Tensor]]) -> None:
         super().__init__()
         self.policy = policy
-        self.beta = beta
-        self.seen: list[Preferred] = []  # the micro-batches of this step
+        self.loss = loss
         self.config = policy.config
         self.save_pretrained = policy.save_pretrained
 
-    def train(self, mode: bool = True) -> "_Learner":
+    def forward(self, *batch: Tensor, **extras: Tensor) -> tuple[Tensor, Tensor]:
+        """Return (scores, loss) of a batch."""
+        return self.loss(self.policy, *batch, **extras)
+
+    def train(self, mode: bool = True) -> "PolicyLearner":
         """Stay in evaluation mode, whatever is asked for."""
         return super().train(False)
 
     # pyrefly: ignore[bad-override]  load_checkpoint passes the weights alone
     def load_state_dict(self, state: Mapping[str, Any]) -> Any:
-        return self.policy.load_state_dict(state)  # a checkpoint holds the policy alone
+        """Load the weights of the policy."""
+        return self.policy.load_state_dict(state)
 
-    def forward(
-        self, x: Tensor, numbers: Tensor, *, targets: Tensor, reference: Tensor
+
+class _Margins:
+    """DPO's loss of a batch of pairs, which remembers what it found in the step."""
+
+    def __init__(self, beta: float) -> None:
+        self.beta = beta
+        self.seen: list[Preferred] = []  # the micro-batches of this step
+
+    def __call__(
+        self, policy: MiniGPT, x: Tensor, numbers: Tensor, *, targets: Tensor, reference: Tensor
     ) -> tuple[Tensor, Tensor]:
-        chosen, rejected = sequence_log_probs(self.policy, x, targets).chunk(2)
+        """Return (margins, loss); numbers are the indices of the pairs, which only Trainer counts."""
+        chosen, rejected = sequence_log_probs(policy, x, targets).chunk(2)
         reference_chosen, reference_rejected = reference.T
         result = dpo_loss(chosen, rejected, reference_chosen, reference_rejected, self.beta)
         self.seen.append(result)
@@ -577,14 +595,15 @@ def train_dpo(
         numbers = measure_preferences(model, val, beta).summary()
         return {f"val_{name}": value for name, value in numbers.items()}
 
-    learner = _Learner(model, beta)
+    margins = _Margins(beta)
+    learner = PolicyLearner(model, margins)
     reader = _PairReader(train, config.seed, beta)
     run = Trainer(
         learner,  # pyrefly: ignore[bad-argument-type]  it has all that Trainer asks of a MiniGPT
         config,
         None,
         draw=reader,
-        observe=lambda run: learner.summary(),
+        observe=lambda run: margins.summary(),
         evaluate=evaluate,
         **options,
     )

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 import hashlib
 import json
 import math
@@ -20,7 +21,7 @@ from typing import Any
 
 import torch
 import tyro
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 from tyro.conf import Positional
 
@@ -31,6 +32,7 @@ from minigpt_lib.chat import ChatTokenizer, Dialog, answer_ids
 from minigpt_lib.generation import KVCache
 from minigpt_lib.model import MiniGPT
 from minigpt_lib.packing import deal
+from minigpt_lib.preferences import PolicyLearner
 from minigpt_lib.training import Batch, TrainConfig, Trainer
 
 __all__ = [
@@ -495,44 +497,22 @@ class _GroupReader:
             self.numbers = state["numbers"]
 
 
-class _GroupLearner(nn.Module):
-    """The policy as Trainer wants it: rows of answers to (ln p, loss), no dropout."""
-
-    def __init__(self, policy: MiniGPT, settings: Mapping[str, Any]) -> None:
-        super().__init__()
-        self.policy = policy
-        self.options = {
-            "per": settings["per"],
-            "length": settings["max_new_tokens"],
-            "clip_low": settings["clip_low"],
-            "clip_high": settings["clip_high"],
-            "leash": settings["leash"],
-        }
-        self.config = policy.config
-        self.save_pretrained = policy.save_pretrained
-
-    def train(self, mode: bool = True) -> "_GroupLearner":
-        """Stay in evaluation mode, whatever is asked for."""
-        return super().train(False)
-
-    # pyrefly: ignore[bad-override]  load_checkpoint passes the weights alone
-    def load_state_dict(self, state: Mapping[str, Any]) -> Any:
-        return self.policy.load_state_dict(state)  # a checkpoint holds the policy alone
-
-    def forward(
-        self,
-        x: Tensor,
-        counts: Tensor,
-        *,
-        mask: Tensor,
-        old: Tensor,
-        advantages: Tensor,
-        share: Tensor,
-        reference: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        logprobs = token_log_probs(self.policy, x)
-        loss = grpo_loss(logprobs, old, advantages, mask, reference=reference, **self.options)
-        return logprobs, share * loss
+def _loss_of_answers(
+    policy: MiniGPT,
+    x: Tensor,
+    counts: Tensor,
+    *,
+    mask: Tensor,
+    old: Tensor,
+    advantages: Tensor,
+    share: Tensor,
+    reference: Tensor | None = None,
+    **options: Any,
+) -> tuple[Tensor, Tensor]:
+    """Return (ln p, loss) of rows of answers; counts, from which answers may be left out, is for Trainer alone."""
+    logprobs = token_log_probs(policy, x)
+    loss = grpo_loss(logprobs, old, advantages, mask, reference=reference, **options)
+    return logprobs, share * loss
 
 
 def mean_reward(
@@ -629,7 +609,8 @@ def train_grpo(
         return {"val_reward": found, "val_loss": 1 - found}
 
     reference = copy.deepcopy(model).eval() if leash else None
-    learner = _GroupLearner(model, settings)
+    loss = functools.partial(_loss_of_answers, length=max_new_tokens, **loss_options)
+    learner = PolicyLearner(model, loss)
     reader = _GroupReader(model, chat, questions, reward, settings, reference, config.seed)
     run = Trainer(
         learner,  # pyrefly: ignore[bad-argument-type]  it has all that Trainer asks of a MiniGPT
@@ -694,9 +675,7 @@ class _Options:
 
     questions: Positional[Path]  # to be asked in training
     out: Positional[Path]  # folder for the new model; the run itself is kept in its folder "run"
-    model: str | None = (
-        None  # name or folder of the assistant to begin with; None: the best of your own
-    )
+    model: str | None = None  # name or folder of the assistant; None: the best of your own
     test: Path | None = None  # questions that are never trained on; None: those of the training
     updates: int = 20  # steps of AdamW
     lr: float = 1e-4  # the learning rate, the same in every update

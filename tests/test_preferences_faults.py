@@ -75,8 +75,8 @@ FAULTS = {
     "pairs are weighted by their tokens": ("return x, torch.tensor(numbers), {", "return x, y, {"),
     "a run with another beta is resumed": ('if state["run"][name] != value:', "if False:"),
     "beta is not passed on": (
-        "learner = _Learner(model, beta)",
-        "learner = _Learner(model, 0.1)",
+        "margins = _Margins(beta)",
+        "margins = _Margins(0.1)",
     ),
     "only the last micro-batch is reported": (
         "for result in self.seen]",
