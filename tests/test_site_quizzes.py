@@ -13,7 +13,12 @@ import pytest
 from courseware import paths
 from courseware.site.quizzes import FOLDER, Question, headings, read_quiz, with_quiz
 
-FILES = sorted(FOLDER.glob("*.yml"))
+COMING = {"20_speedrun"}  # a quiz may be there before its chapter
+FILES = sorted(
+    path
+    for path in FOLDER.glob("*.yml")
+    if path.stem not in COMING or (paths.NOTEBOOKS / f"{path.stem}.ipynb").is_file()
+)
 CHAPTERS = [path.stem for path in paths.NOTEBOOKS.glob("[0-9]*.ipynb") if path.stem[:2] != "00"]
 
 
