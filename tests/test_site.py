@@ -26,6 +26,11 @@ AXE_PAGES = (
     "notebooks/01_characters.html",
     "book/how-it-works.html",
     "exercises/05_attention.html",
+    "notebooks/05_attention.html",
+    "book/choices.html",
+    "book/measurements.html",
+    "book/references.html",
+    "book/glossary.html",
 )
 
 

@@ -75,7 +75,10 @@ def test_nested_data_becomes_tables():
 
     assert records.tables(data) == [
         ("", [{"figure": "repeat", "value": 3}]),
-        ("programs", [{"": "a", "bytes": 1, "at, x": 5}, {"": "b", "bytes": 2, "at, x": 6}]),
+        (
+            "programs",
+            [{"name": "a", "bytes": 1, "at, x": 5}, {"name": "b", "bytes": 2, "at, x": 6}],
+        ),
         ("rows", [{"n": 1}, {"n": 2, "more": 3}]),
     ]
     series = {"steps": [10, 20], "loss": {"mean": [3.0, 2.0], "std": [0.1, 0.2]}, "seeds": 5}

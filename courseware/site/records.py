@@ -68,7 +68,7 @@ def tables(data: Any, caption: str = "") -> list[tuple[str, list[dict[str, Any]]
 
     nested = {name: value for name, value in data.items() if name not in alone}
     if len(nested) > 1 and _are_rows(list(nested.values())):
-        rows = [{"": name} | _flat(value) for name, value in nested.items()]
+        rows = [{"name": name} | _flat(value) for name, value in nested.items()]
         return [*found, (caption, rows)]
     for name, value in nested.items():
         found += tables(value, _joined(caption, name))
