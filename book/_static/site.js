@@ -95,7 +95,18 @@ function nameControls() {
   brand?.setAttribute("aria-label", "The course");
 }
 
+/** Open every fold for printing, and close those again that were closed. */
+function openForPrinting() {
+  let closed = [];
+  addEventListener("beforeprint", () => {
+    closed = [...document.querySelectorAll("details:not([open])")];
+    closed.forEach((fold) => (fold.open = true));
+  });
+  addEventListener("afterprint", () => closed.forEach((fold) => (fold.open = false)));
+}
+
 labelCells();
+openForPrinting();
 quietFolds();
 linkDrawings();
 nameControls();

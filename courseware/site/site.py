@@ -22,6 +22,7 @@ from typing import Any
 
 from courseware import paths
 from courseware.site.models import ship_models
+from courseware.site.publishing import add_meta_tags, write_site_files
 from courseware.site.quizzes import with_quiz
 from courseware.site.records import records
 from courseware.site.reference import reference
@@ -126,6 +127,8 @@ def setup(app: Any) -> dict[str, Any]:
     app.connect("build-finished", _copy_mathjax)
     app.connect("build-finished", _drop_icon_script)
     app.connect("build-finished", _ship_models)
+    app.connect("build-finished", write_site_files)
+    app.connect("html-page-context", add_meta_tags)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
 
 
