@@ -142,7 +142,7 @@ def test_the_page_is_whole_and_says_what_it_does_not_prove(work):
 
     assert "<script" not in page and not re.search(r'(src|href)="', page)
     for words in (
-        "your own code, proved",
+        "the learner's own code, proved",
         "the course's own",
         "It does not prove who wrote the code",
     ):

@@ -17,7 +17,7 @@ code { font-size: .85em; overflow-wrap: anywhere; }
 .box { overflow-x: auto; }
 """
 _WHOSE = {
-    ("exported", True): "your own code, proved",
+    ("exported", True): "the learner's own code, proved",
     ("exported", False): "the course's code, exported and proved",
     ("course", False): "the course's own",
 }
@@ -45,7 +45,7 @@ def to_html(data: Mapping[str, Any], titles: Mapping[str, str]) -> str:
 <div class="box" tabindex="0" role="region" aria-label="Exercises">{_exercises(data["exercises"], titles)}</div>
 <h2>What this proves, and what it does not</h2>
 <p>It proves that the notebooks with these digests pass the checks of the chapters and exercises listed above. Whoever
-has them can prove it again, on any computer and without a network, which runs the learner's code:</p>
+has them can prove it again, on any computer and without a network. Doing so runs the learner's code:</p>
 <p><code>python -m courseware certificate --verify certificate.json</code></p>
 <p>To trust as little as possible, download the course yourself, put the learner's folders <code>notebooks</code>,
 <code>exercises</code> and <code>minigpt_lib</code> into it, and run the command there: then your copy does the
