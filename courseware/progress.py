@@ -28,6 +28,8 @@ def read() -> dict[str, dict[str, str]]:
 
 def record(kind: str, name: str, status: str) -> None:
     """Write down that the chapter or exercise `name` now has this status; never stops the learner."""
+    if not state.is_learner():
+        return
     before = read().get(kind, {}).get(name)
     if before == status or before == "right":
         return  # what was once right stays right

@@ -12,7 +12,7 @@ from test_live_plot import records
 from tools import in_node
 from training_runs import plan
 
-from courseware import paths
+from courseware import paths, progress
 from courseware.runs import bands, forecast, live
 from courseware.runs.forecast import predict
 
@@ -74,6 +74,18 @@ def test_the_run_is_the_notebooks_unless_it_is_named(monkeypatch):
             predict("loss after 5 steps", 1.9, name)
     monkeypatch.setenv("JPY_SESSION_NAME", "/course/notebooks/04_baselines.ipynb")
     assert predict("loss after 5 steps", 1.9).forecast.run == "04_baselines"
+
+
+def test_a_notebook_that_is_only_compared_with_its_outputs_leaves_no_trace(state, monkeypatch):
+    monkeypatch.setenv("PYTEST_CURRENT_TEST", "notebooks/10_training.ipynb::Cell 7 (call)")
+    predict("loss after 500 steps", 1.9, RUN)
+    forecast.see(RUN)
+    progress.record("chapter", RUN, "exported")
+    assert not state.exists()
+
+    monkeypatch.setenv("PYTEST_CURRENT_TEST", "tests/test_forecast.py::test[10.ipynb] (call)")
+    predict("loss after 500 steps", 1.9, RUN)
+    assert len(forecast.firsts(RUN)) == 1
 
 
 def test_the_same_forecast_again_changes_nothing(state):

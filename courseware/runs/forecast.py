@@ -230,7 +230,9 @@ def _read(run: str, entry: Any) -> Forecast | None:
 
 
 def _change(edit: Callable[[dict[str, Any]], bool]) -> bool:
-    """Change the file of forecasts; return whether it could be written."""
+    """Change the file of forecasts, if it is a learner's; return False if it could not be written."""
+    if not state.is_learner():
+        return True
     try:
         state.change(paths.STATE / FILE, edit)
     except OSError as error:
