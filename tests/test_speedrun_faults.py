@@ -22,8 +22,8 @@ FAULTS = {
         "            if False:\n",
     ),
     "the cap does not bend": (
-        "self.cap * torch.tanh(super().forward(x) / self.cap)",
-        "super().forward(x)",
+        "self.cap * torch.tanh(super().forward(input) / self.cap)",
+        "super().forward(input)",
     ),
     "the cap is only inside": ("self.cap * torch.tanh(", "torch.tanh("),
     "the next token is added": ("(0, 0, 1, 0))[:, :-1]", "(0, 0, 0, 1))[:, 1:]"),
