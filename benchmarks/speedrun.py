@@ -12,8 +12,8 @@ nanoGPT's README reports for its larger model on an A100. All are scored in floa
 predicted once, nanoGPT and SPRINT in blocks of 64, MARATHON in blocks of its own 256, as that larger model has. For
 every seed the runs follow one another. (nanoGPT has no option for the seed.)
 
-The changes. SPRINT at 150 steps with one thing taken away, or one thing added, for every seed, at the same number of steps; the
-runs of a seed take turns. What is recorded is the loss, the seconds, and the processor's seconds.
+The changes. SPRINT at 150 steps with one thing taken away, or one thing added, for every seed; the runs of a seed
+follow one another. What is recorded is the loss, the seconds, and the processor's seconds.
 
 Finished runs are saved at once, and are not repeated: the script can be stopped and started again.
 """

@@ -478,7 +478,7 @@ RECIPES = {
     "muon": Recipe("muon", optimizer="muon", lr=0.03, betas=(0.9, 0.95), weight_decay=0.0),
     "sprint": Recipe(
         "sprint",
-        steps=150,
+        steps=170,
         batch_size=16,
         position="rope",
         ffn="relu2",
