@@ -1,5 +1,7 @@
 """Chapter 20: Newton-Schulz, momentum, a Muon step, its weights, a schedule, a cap, QK-norm, a race and its test."""
 
+from typing import Any
+
 import numpy as np
 import torch
 
@@ -283,9 +285,20 @@ MUON_STEP = Exercise(
 def _models():
     """Yield small models of several kinds, each with a description."""
     torch.manual_seed(0)
-    small = {"vocab_size": 11, "max_seq_len": 6, "n_embd": 8, "n_layer": 2, "n_head": 2}
+    small: dict[str, Any] = {
+        "vocab_size": 11,
+        "max_seq_len": 6,
+        "n_embd": 8,
+        "n_layer": 2,
+        "n_head": 2,
+    }
     yield "a GPT-2 with a tied head", MiniGPT(GPTConfig(**small))
-    llama = small | {"position": "rope", "norm": "rms", "ffn": "swiglu", "bias": False}
+    llama: dict[str, Any] = small | {
+        "position": "rope",
+        "norm": "rms",
+        "ffn": "swiglu",
+        "bias": False,
+    }
     yield "a Llama with a head of its own", MiniGPT(GPTConfig(**llama, tie_weights=False))
 
     both = MiniGPT(GPTConfig(**small, tie_weights=False))
@@ -297,8 +310,8 @@ def _models():
     yield "a model whose first block and embedding are frozen", frozen
 
     mixed = MiniGPT(GPTConfig(**llama))
-    mixed.blocks[1].experts = torch.nn.Parameter(torch.zeros(2, 8, 8))
-    mixed.blocks[1].gain = torch.nn.Parameter(torch.ones(()))
+    mixed.blocks[1].register_parameter("experts", torch.nn.Parameter(torch.zeros(2, 8, 8)))
+    mixed.blocks[1].register_parameter("gain", torch.nn.Parameter(torch.ones(())))
     yield "a block with a stack of matrices, and one with a scalar", mixed
 
 
