@@ -53,6 +53,11 @@ def matrix_by_svd(matrix, steps, divisor=None):
     return ((u * s) @ v).float()
 
 
+def matrix_with_eps(matrix, steps, eps=1e-7):
+    """Write it as the first published Muon does: eps is added, not a lower bound."""
+    return matrix_from_the_left(matrix, steps, norm=lambda x: x.norm() + eps)
+
+
 def matrix_from_the_left(matrix, steps, back=True, norm=torch.norm):
     """Multiply from the other side, without looking at the shape."""
     a, b, c = QUINTIC
@@ -161,6 +166,13 @@ def names_by_endings(parameters):
     ends = ("qkv.weight", "proj.weight", "up.weight", "gate.weight", "down.weight")
     mine = [n for n, w in parameters if n.endswith(ends)]
     return mine, [n for n, _ in parameters if n not in mine]
+
+
+def names_without_norms(parameters):
+    """Go by the names alone, which is nearly right."""
+    trained = [n for n, w in parameters if w.requires_grad]
+    mine = [n for n in trained if n[:6] == "blocks" and n.endswith(".weight") and "norm" not in n]
+    return mine, [n for n in trained if n not in mine]
 
 
 def share_by_minimum(step, total, warmup, cooldown, early=1, late=0):
@@ -345,6 +357,9 @@ ANSWERS = [
      "two things at once: divided by the largest, and coefficients in reverse"),
     ("orthogonalized", matrix_by_svd, ""),
     ("orthogonalized", matrix_from_the_left, ""),
+    ("orthogonalized", matrix_with_eps, ""),
+    ("orthogonalized", lambda m, n: matrix_from_the_left(m, n, norm=lambda x: min(x.norm(), 100)), "wrong value"),
+    ("orthogonalized", lambda m, n: matrix_with_eps(m, n, eps=0.1), "wrong value"),
     ("orthogonalized", lambda *a: matrix_by_svd(*a, lambda x: x.abs().max()), "still the largest entry"),
     ("orthogonalized", lambda *a: matrix_by_svd(*a, lambda x: torch.linalg.svdvals(x)[0]),
      "divided by the largest singular value"),
@@ -362,6 +377,8 @@ ANSWERS = [
     ("directions", lambda g, m: direction_by_two_averages(g, m)[-1], "wrong type"),
     ("muon_step", step_by_svd, ""),
     ("muon_step", step_by_blocks, ""),
+    ("muon_step", lambda *a: step_by_blocks(*a, iterate=matrix_with_eps), ""),
+    ("muon_step", lambda *a: step_by_blocks(*a, iterate=lambda x, n: matrix_with_eps(x, n, eps=0.01)), "wrong value"),
     ("muon_step", lambda *a: step_by_svd(*a, ahead=False), "no look-ahead"),
     ("muon_step", lambda *a: step_by_svd(*a, wide=0.0), "wide matrices are scaled down"),
     ("muon_step", lambda *a: step_by_svd(*a, first=0.0), "no decay"),
@@ -384,13 +401,15 @@ ANSWERS = [
     ("muon_names", lambda p: names_by_sets(p, apart=("embedding", "head")), "the positions go to Muon"),
     ("muon_names", lambda p: names_by_sets(p, dims=(2, 3)), "stacks of matrices, too"),
     ("muon_names", lambda p: names_by_deletion(p)[::-1], "the lists exchanged"),
-    ("muon_names", names_by_endings, "frozen weights"),
+    ("muon_names", names_by_endings, "wrong length"),
+    ("muon_names", names_without_norms, "wrong length"),
     ("muon_names", lambda p: names_by_deletion([(n, w.detach().requires_grad_()) for n, w in p]), "frozen weights"),
     ("plateau_share", share_by_minimum, ""),
     ("plateau_share", share_from_a_list, ""),
     ("plateau_share", lambda *a: share_by_minimum(*a, early=0), "the first step is lost"),
     ("plateau_share", lambda *a: share_by_minimum(*a, late=1), "the last step is lost"),
     ("plateau_share", share_of_a_cosine, "along a cosine"),
+    ("plateau_share", lambda *a: max(0.1, share_from_a_list(*a)), "wrong value"),
     ("plateau_share", lambda s, t, w, c: share_by_minimum(s, t, w, t - w), "no plateau"),
     ("plateau_share", lambda s, t, w, c: share_by_minimum(s, t, 0, c), "no warm-up"),
     ("plateau_share", lambda *a: share_by_minimum(*a, early=0, late=1),
@@ -416,10 +435,12 @@ ANSWERS = [
     ("qk_norm_scores", lambda q, k, eps: q @ k.mT / sqrt(q.shape[3]), "not normed"),
     ("qk_norm_scores", lambda q, k, eps: scores_by_rms_norm(q, k, 0.0), "no eps"),
     ("qk_norm_scores", lambda q, k, eps: scores_by_cosines(k, q, eps), "queries and keys exchanged"),
+    ("qk_norm_scores", lambda *a: scores_by_cosines(*a).clamp(-2, 2), "wrong value"),
     ("time_to_loss", time_by_pairs, ""),
     ("time_to_loss", time_by_numpy, ""),
     ("time_to_loss", lambda *a: time_by_pairs(*a, never=inf), "infinity instead of None"),
     ("time_to_loss", last_time, "the last crossing"),
+    ("time_to_loss", lambda s, x, t: time_by_pairs(s, [round(loss, 1) for loss in x], t), "wrong value"),
     ("time_to_loss", time_by_bisect, "the last crossing"),
     ("time_to_loss", lambda s, x, t: next((a for a, b in zip(s, x) if b <= t), None), "not interpolated"),
     ("time_to_loss", lambda s, x, t: time_by_pairs(s, x, t, never=s[-1]), "the last second instead of None"),
@@ -435,6 +456,9 @@ ANSWERS = [
     ("paired_verdict", lambda a, b: verdict_by_both_tails(a, b, "slower", "faster"), "faster and slower exchanged"),
     ("paired_verdict", lambda a, b: verdict_by_both_tails(b, a), "faster and slower exchanged"),
     ("paired_verdict", lambda *a: verdict_by_statistics(*a)[1], "wrong type"),
+    ("paired_verdict", lambda a, b: verdict_by_statistics(a[:5], b[:5]), "wrong value"),
+    ("paired_verdict", lambda a, b: verdict_by_statistics(a, b, std=lambda x: statistics.stdev(map(abs, x))),
+     "wrong value"),
     ("paired_verdict", lambda a, b: verdict_by_statistics(b, a, std=statistics.pstdev),
      "two things at once: n below, and faster and slower exchanged"),
 ]  # fmt: skip

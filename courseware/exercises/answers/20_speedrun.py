@@ -92,6 +92,7 @@ def _probe_orthogonalized(answer):
     yield "3 x 3, one step", answer(square.clone(), 1)
     yield "2 x 5, one step", answer(wide.clone(), 1)
     yield "2 x 5, 10,000 times smaller", answer(wide / 10_000, 1)
+    yield "2 x 5, 10,000 times larger", answer(wide * 10_000, 1)
     yield "all ones, 4 x 4, two steps", answer(torch.ones(4, 4), 2)
     yield "3 x 3, no step", answer(square.clone(), 0)
     for shape in ((3, 3), (2, 5), (6, 2)):
@@ -199,6 +200,10 @@ def _probe_muon(answer):
     yield from on("2 x 6, with decay", (2, 6), 0.3, 0.8, 0.5)
     yield from on("6 x 2, with decay", (6, 2), 0.3, 0.8, 0.5)
     yield from on("4 x 3, momentum 0", (4, 3), 0.2, 0.0, 0.1)
+    weight, small = draw(2, 4), 1e-2 * _diagonal(draw, (2, 4))
+    after, kept = answer(weight, small, torch.zeros(2, 4), 0.3, 0.9, 0.0)
+    yield "a small gradient: the weight", after
+    yield "a small gradient: the buffer, times 100", [100 * x for x in kept.flatten().tolist()]
     after, kept = answer(draw(3, 2), torch.zeros(3, 2), torch.zeros(3, 2), 0.5, 0.95, 0.2)
     yield "a gradient of zeros: the weight", after
     yield "a gradient of zeros: the buffer", kept
@@ -312,7 +317,8 @@ def _models():
     mixed = MiniGPT(GPTConfig(**llama))
     mixed.blocks[1].register_parameter("experts", torch.nn.Parameter(torch.zeros(2, 8, 8)))
     mixed.blocks[1].register_parameter("gain", torch.nn.Parameter(torch.ones(())))
-    yield "a block with a stack of matrices, and one with a scalar", mixed
+    mixed.blocks[0].register_parameter("mix", torch.nn.Parameter(torch.eye(8)))
+    yield "blocks with one more matrix, a stack of matrices and a scalar", mixed
 
 
 def _probe_names(answer):
@@ -369,6 +375,7 @@ MUON_NAMES = Exercise(
 def _probe_share(answer):
     for total, warmup, cooldown in (
         (12, 4, 5),
+        (30, 12, 15),
         (10, 1, 2),
         (10, 0, 4),
         (10, 3, 0),
@@ -492,8 +499,9 @@ def _probe_qk(answer):
     yield "eps = 0.5", answer(q.clone(), k.clone(), 0.5)
     q, k = draw(1, 2, 3, 16), draw(1, 2, 3, 16)
     k[:, :, 1] *= 10
+    k[:, :, 0] = 3 * q[:, :, 0]
     q[:, 1] *= 5
-    yield "one head louder, one key longer", answer(q, k, 1e-5)
+    yield "one head louder, one key longer, one along its query", answer(q, k, 1e-5)
 
 
 _Q = "(q.square().mean(dim=-1, keepdim=True) + eps).sqrt()"
@@ -568,6 +576,7 @@ def _probe_time(answer):
         ("up again afterwards", [2.0, 4.0, 6.0, 8.0, 10.0], [3.0, 1.9, 2.6, 1.8, 1.7], 2.2),
         ("touched, and up again", [2.0, 5.0, 6.0], [3.0, 2.0, 2.5], 2.0),
         ("up first", [2.0, 4.0, 6.0, 8.0], [3.0, 3.5, 2.5, 2.0], 2.75),
+        ("nearly there at first", [2.0, 4.0, 8.0], [3.0, 2.04, 1.6], 2.0),
         ("at once", [7.0, 9.0], [1.5, 1.4], 1.9),
         ("at once, and up again", [7.0, 9.0, 11.0], [1.5, 2.4, 1.2], 1.9),
         ("never", [5.0, 10.0, 15.0], [3.0, 2.5, 2.4], 2.2),
@@ -639,6 +648,7 @@ def _probe_paired(answer):
     warm = [61.0, 64.5, 70.2, 78.9, 83.1]  # the machine grows slower, and both with it
     short = [31.0, 30.6, 30.1, 32.2]
     small = [0.3, 0.4, 0.2, 0.5, 0.1, 0.4, 0.3, 0.2, 0.6, 0.3]
+    mixed = [0.2, -0.9, -0.3, 0.6, -1.3, -0.6, -1.8, 0.0, -1.1, -0.4]
     base = [40.0 + 3 * (i % 4) for i in range(10)]
     for label, ours, theirs in (
         ("differences of -1 and -3 s", [10.0, 11.0], [11.0, 14.0]),
@@ -658,6 +668,13 @@ def _probe_paired(answer):
         ("nearly shown to be slower", [32.0, 31.0, 30.8, 32.3], short),
         ("one run that went wrong", [20.0, 20.5, 19.8, 90.0], [25.0, 25.2, 25.1, 24.9]),
         ("ten small differences", [t - d for t, d in zip(base, small)], base),
+        ("ten mixed differences", [t + d for t, d in zip(base, mixed)], base),
+        (
+            "six, not quite shown",
+            [21.05, 22.25, 20.35, 19.95, 23.65, 21.15],
+            [20, 22, 19, 20, 23, 21],
+        ),
+        ("three that agree", [20.0, 21.0, 22.0], [21.0, 22.1, 23.4]),
     ):
         pair = (torch.tensor(seconds, dtype=torch.float64) for seconds in (ours, theirs))
         p, verdict = answer(*pair)
