@@ -141,7 +141,8 @@ def curve(data: dict[str, Any], ratio: float, kind: int, steps: int) -> str:
 
 
 def _alt(data: dict[str, Any], kind: int, steps: int) -> str:
-    return f"What {steps} steps of {data['kinds'][kind]['name']} make of a singular value."
+    times = "once" if steps == 1 else f"{steps} times"
+    return f"A curve with five dots on it: {data['kinds'][kind]['name']}, applied {times}."
 
 
 def bars(before: Numbers, after: Numbers) -> str:

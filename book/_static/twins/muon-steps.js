@@ -73,7 +73,8 @@ function curve(data, { ratio, kind, steps }) {
   ];
   const xlabel = "power of ten of the value at the start";
   const axes = { x: [LOWEST, 0], y: [0, 1.3], log: false, xticks: [-3, -2, -1, 0], yticks: [0, 0.5, 1], xlabel };
-  return plot(series, axes, `What ${steps} steps of ${name} make of a singular value.`);
+  const times = steps === 1 ? "once" : `${steps} times`;
+  return plot(series, axes, `A curve with five dots on it: ${name}, applied ${times}.`);
 }
 
 const svg = (body, height) =>
