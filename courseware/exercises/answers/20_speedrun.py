@@ -317,7 +317,7 @@ def _models():
     mixed = MiniGPT(GPTConfig(**llama))
     mixed.blocks[1].register_parameter("experts", torch.nn.Parameter(torch.zeros(2, 8, 8)))
     mixed.blocks[1].register_parameter("gain", torch.nn.Parameter(torch.ones(())))
-    mixed.blocks[0].register_parameter("mix", torch.nn.Parameter(torch.eye(8)))
+    mixed.blocks[0].register_parameter("mix", torch.nn.Parameter(torch.zeros(11, 8)))
     yield "blocks with one more matrix, a stack of matrices and a scalar", mixed
 
 
@@ -397,7 +397,7 @@ PLATEAU = Exercise(
         "Rising: (step + 1) / warmup. Falling: (total - step) / cooldown. Which conditions tell that you are in one of them?",
         "if step < warmup, return (step + 1) / warmup; if total - step < cooldown, return (total - step) / cooldown; otherwise 1.",
     ),
-    explanation="The plateau can be prolonged, and a checkpoint on it can be cooled down for any length: that is why nanochat and many others prefer it to a cosine. A rate of exactly 0 would waste a step, at either end.",
+    explanation="The plateau can be prolonged, and a checkpoint on it can be cooled down at any time. A cosine has to know its end from the start. A rate of exactly 0 would waste a step, at either end.",
     look=SCHEDULE,
     mistakes=(
         Mistake("the first step is lost", "Your first step has a rate of 0, so it changes nothing. It should have 1 / warmup: count it as the first.",
@@ -449,7 +449,7 @@ SOFT_CAP = Exercise(
         "For the capped logits the gradient is that of every cross-entropy: (softmax of them - one-hot) / N.",
         "The slope of cap * tanh(z / cap) is cap * (1 - tanh²) / cap = 1 - tanh². Multiply by it.",
     ),
-    explanation="The slope is 1 at 0 and fades beyond the cap. A logit that is far outside hardly learns, whichever way it should go, so the cap has to be generous: Gemma 2 took 30, nanochat takes 15.",
+    explanation="The slope is 1 at 0 and fades beyond the cap. A logit that is far outside hardly learns, whichever way it should go, so the cap has to be generous. Gemma 2 took 30.",
     mistakes=(
         Mistake("the gradient goes around the cap", "Your gradient is that of the capped logits. Go on to the raw ones: multiply by the slope of the cap.",
                 edit=("errors / len(targets) * slopes", "errors / len(targets)")),
@@ -693,7 +693,7 @@ PAIRED = Exercise(
         "t = differences.mean() / (differences.std() / math.sqrt(n)). One side is upper_tail(abs(t), n - 1); there are two.",
         'p = 2 * upper_tail(abs(t), n - 1). Above or at 0.05 it is "not shown", otherwise the sign of t decides.',
     ),
-    explanation="What both runs of a pair share, such as a machine that grows warm, drops out of their difference. Mind what this may not claim: \"not shown\" isn't \"equally fast\", p is not the probability that you are right, and of twenty changes that do nothing one will look like a success.",
+    explanation="What both runs of a pair share, such as a machine that grows warm, drops out of their difference. Mind what this may not claim: \"not shown\" isn't \"equally fast\", p is not the probability that you are right, and of twenty changes that do nothing, one will look on average as if it did something.",
     look='chapter 12, "Two models on the same questions"',
     tolerance=1e-4,
     mistakes=(
