@@ -95,6 +95,16 @@ def direction_by_two_averages(gradients, momentum, spoiled=False, start=0.0, sha
     return tuple(found)
 
 
+def direction_of_sgd(gradients, momentum):
+    """Look ahead as torch.optim.SGD does, on a damped buffer."""
+    buffer = 0 * gradients[0]
+    found = []
+    for gradient in gradients:
+        buffer = momentum * buffer + (1 - momentum) * gradient
+        found.append(gradient.add(buffer, alpha=momentum))
+    return found
+
+
 def direction_in_place(gradients, momentum):
     buffer = torch.zeros_like(gradients[0])
     found = []
@@ -194,6 +204,16 @@ def share_of_a_cosine(step, total, warmup, cooldown):
     if step <= begin:
         return 1.0
     return 0.5 * (1 + cos(pi * (step - begin) / cooldown))
+
+
+def share_with_a_part_more(step, total, warmup, cooldown):
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    return share_by_minimum(step, total, 0, cooldown)
+
+
+def share_above_a_tenth(step, total, warmup, cooldown):
+    return max(share_by_minimum(step, total, warmup, cooldown), 0.1 * (step >= warmup))
 
 
 def cap_by_autograd(logits, targets, cap, bend=None, reduction="mean"):
@@ -374,6 +394,7 @@ ANSWERS = [
     ("directions", direction_in_place, "one tensor for all steps"),
     ("directions", lambda *a: direction_by_two_averages(*a, start=1.0), "it starts at the first gradient"),
     ("directions", lambda g, m: direction_by_two_averages(g, m, share=m), "ahead by the wrong share"),
+    ("directions", direction_of_sgd, "the whole gradient ahead"),
     ("directions", lambda g, m: direction_by_two_averages(g, m)[-1], "wrong type"),
     ("muon_step", step_by_svd, ""),
     ("muon_step", step_by_blocks, ""),
@@ -409,6 +430,8 @@ ANSWERS = [
     ("plateau_share", lambda *a: share_by_minimum(*a, early=0), "the first step is lost"),
     ("plateau_share", lambda *a: share_by_minimum(*a, late=1), "the last step is lost"),
     ("plateau_share", share_of_a_cosine, "along a cosine"),
+    ("plateau_share", share_with_a_part_more, "one part too many"),
+    ("plateau_share", share_above_a_tenth, "a lower bound"),
     ("plateau_share", lambda *a: max(0.1, share_from_a_list(*a)), "wrong value"),
     ("plateau_share", lambda s, t, w, c: share_by_minimum(s, t, w, t - w), "no plateau"),
     ("plateau_share", lambda s, t, w, c: share_by_minimum(s, t, 0, c), "no warm-up"),
