@@ -8,8 +8,13 @@ import torch
 from courseware.exercises import Exercise, Mistake, normal
 from minigpt_lib.model import GPTConfig, MiniGPT
 
-OPTIMIZER = 'chapter 10, "What the optimizer is for"'
-DECAY = 'chapter 10, "Which weights should decay"'
+DIRECTIONS_OF = 'chapter 20, "All directions at once"'
+ORTHOGONALIZE = 'chapter 20, "Orthogonalize"'
+OPTIMIZER = 'chapter 20, "The optimizer"'
+GROUPS = 'chapter 20, "Which weights, and two optimizers as one"'
+MODEL = 'chapter 20, "A recipe and its model"'
+RUN = 'chapter 20, "The track, and one run"'
+TEST = 'chapter 20, "In turns, and a test"'
 SCHEDULE = 'chapter 10, "A learning rate that warms up and cools down"'
 ROOT = 'chapter 5, "Why the square root"'
 RMS = 'chapter 7, "RMSNorm: leave the mean alone"'
@@ -45,6 +50,7 @@ EVEN_OUT = Exercise(
         "In each step: s = a * s + b * s**3 + c * s**5. The next step begins with the new s.",
     ),
     explanation="Near 0 a step multiplies by a: 1.5 for the cubic, 3.44 for the quintic. The cubic settles at 1 exactly; the quintic hurries, and then wanders between about 0.7 and 1.2. For an optimizer that is good enough.",
+    look=DIRECTIONS_OF,
     mistakes=(
         Mistake("not divided first", "You skipped the division. The polynomial is made for values up to 1; larger ones run away.",
                 edit=(f"singular / {_FROBENIUS}", "singular")),
@@ -115,6 +121,7 @@ ORTHOGONALIZED = Exercise(
     ),
     explanation="A matrix of n × n ones has a largest entry of 1 and a singular value of n. The Frobenius norm is at least as large as every singular value. Usually it is far larger than the largest, which costs a step or two, but it is cheap.",
     tolerance=1e-3,  # five steps multiply the rounding of a small singular value by up to 500
+    look=ORTHOGONALIZE,
     mistakes=(
         Mistake("still the largest entry", "You still divide by the largest entry. A singular value can be larger than every entry: a matrix of 4 × 4 ones has the singular value 4.",
                 of="given"),
@@ -349,7 +356,7 @@ MUON_NAMES = Exercise(
         'if name.startswith("blocks.") and weight.ndim == 2, then it is for Muon, otherwise for AdamW; frozen weights were skipped before.',
     ),
     explanation="A row of an embedding stands for one token, and a row of the head, too. They are tables rather than maps between hidden vectors, and most rows are rare. AdamW gives each entry a rate of its own, which suits them.",
-    look=DECAY,
+    look=GROUPS,
     mistakes=(
         Mistake("every matrix", "You gave all matrices to Muon, embeddings and head included. Only those inside the blocks are meant.",
                 edit=(_RULE, "weight.ndim == 2")),
@@ -464,6 +471,7 @@ SOFT_CAP = Exercise(
         "The slope of cap * tanh(z / cap) is cap * (1 - tanh²) / cap = 1 - tanh². Multiply by it.",
     ),
     explanation="The slope is 1 at 0 and fades beyond the cap. A logit that is far outside hardly learns, whichever way it should go, so the cap has to be generous. Gemma 2 took 30.",
+    look=MODEL,
     mistakes=(
         Mistake("the gradient goes around the cap", "Your gradient is that of the capped logits. Go on to the raw ones: multiply by the slope of the cap.",
                 edit=("errors / len(targets) * slopes", "errors / len(targets)")),
@@ -623,6 +631,7 @@ TIME = Exercise(
         "Return seconds[i - 1] + share * (seconds[i] - seconds[i - 1]); seconds[0] if i is 0; None after the loop.",
     ),
     explanation="A run that never gets there has no time: neither its last second nor infinity. Noise makes the first crossing early, and the more often you look, the earlier. So two recipes have to be measured equally often, and on the same data.",
+    look=RUN,
     mistakes=(
         Mistake("not interpolated", "You return the time of the measurement after the crossing. Draw a straight line from the one before.",
                 edit=(_LINE, "seconds[i]")),
@@ -708,7 +717,7 @@ PAIRED = Exercise(
         'p = 2 * upper_tail(abs(t), n - 1). Above or at 0.05 it is "not shown", otherwise the sign of t decides.',
     ),
     explanation="What both runs of a pair share, such as a machine that grows warm, drops out of their difference. Mind what this may not claim: \"not shown\" isn't \"equally fast\", p is not the probability that you are right, and of twenty changes that do nothing, one will look on average as if it did something.",
-    look='chapter 12, "Two models on the same questions"',
+    look=TEST,
     tolerance=1e-4,
     mistakes=(
         Mistake("not paired", "You compared the two means as if the runs had nothing to do with each other. Then a machine that grows warm hides a difference which every single pair shows. Test the differences.",
