@@ -233,17 +233,6 @@ def test_what_a_choice_is_worth_stands_in_the_benchmarks():
 # ---------------------------------------------------------------- references
 
 
-OF_CHAPTER_20 = {  # which may come later than its references
-    "student1908probable",
-    "henry2020query",
-    "gemmateam2024gemma",
-    "zhou2024value",
-    "jordan2024muon",
-    "liu2025muon",
-    "jordanmodded",
-}
-
-
 def test_every_paper_of_a_chapter_is_among_the_references_and_the_other_way_round():
     sources = chapter_sources()
     entries = read_references()
@@ -255,7 +244,7 @@ def test_every_paper_of_a_chapter_is_among_the_references_and_the_other_way_roun
         assert set(named) <= known, (stem, set(named) - known)
 
     unnamed = {e.key for e in entries if not any(map(e.is_named_in, sources.values()))}
-    assert unnamed <= (set() if "20_speedrun" in sources else OF_CHAPTER_20)
+    assert not unnamed
 
 
 def test_years_are_those_of_the_chapters():
