@@ -6,7 +6,6 @@ import numpy as np
 import torch
 
 from courseware.exercises import Exercise, Mistake, normal
-from minigpt_lib.model import GPTConfig, MiniGPT
 
 DIRECTIONS_OF = 'chapter 20, "All directions at once"'
 ORTHOGONALIZE = 'chapter 20, "Orthogonalize"'
@@ -306,6 +305,8 @@ MUON_STEP = Exercise(
 
 def _models():
     """Yield small models of several kinds, each with a description."""
+    from minigpt_lib.model import GPTConfig, MiniGPT  # the other exercises need no library
+
     torch.manual_seed(0)
     small: dict[str, Any] = {
         "vocab_size": 11,
