@@ -256,7 +256,6 @@ FAULTS = {
         "if path.exists() and not _is_gguf(path):",
         "if False:",
     ),
-    "a part of a file stays": (REFUSALS, "part.unlink(missing_ok=True)", "pass"),
     "a tokenizer that is too large": (
         REFUSALS,
         "if largest >= model.config.vocab_size:",
