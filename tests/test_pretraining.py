@@ -11,6 +11,7 @@ import os
 import re
 import subprocess
 import sys
+from collections import Counter
 
 import pytest
 from hypothesis import assume, given, settings
@@ -19,6 +20,7 @@ from pretraining_texts import SMALL, documents_of, fineweb, run_of, same_files, 
 
 from courseware import paths
 from courseware.checks.refusals import refused
+from minigpt_lib import documents
 from minigpt_lib.bpe import BPETokenizer
 from minigpt_lib.documents import END, is_validation, prepare
 from minigpt_lib.pretraining import pretrain
@@ -176,3 +178,10 @@ def test_a_text_shorter_than_a_block_is_refused(tmp_path):
 
     with pytest.raises(ValueError, match="too few for block_size=16"):
         pretrain(config)
+
+
+def test_a_preparation_that_has_all_its_documents_reads_no_more(tmp_path):
+    source = fineweb(tmp_path / "source", words(5))
+    config = dataclasses.replace(SMALL, max_documents=3)
+    rows = documents._open(str(source), config)
+    assert list(documents._kept(rows, config, Counter(kept=3))) == []

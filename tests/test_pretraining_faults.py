@@ -170,10 +170,6 @@ FAULTS = {
         'if counts["kept"] == config.max_documents:',
         'if counts["kept"] == (config.max_documents or -2) + 1:',
     ),
-    "a finished preparation keeps one more": (
-        'and counts["kept"] >= config.max_documents',
-        'and counts["kept"] > config.max_documents',
-    ),
     "a NUL byte is text": ('if b"\\0" in file.read_bytes():', "if False:"),
     "rows are counted from 0": ("enumerate(lines, 1)", "enumerate(lines)"),
     "the place in a file is lost": ("itertools.islice(rows, self.row, None)", "rows"),
