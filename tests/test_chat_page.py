@@ -985,6 +985,28 @@ def test_settings_and_the_system_message_reach_the_model(visit, script):
 
 
 @browser_test
+def test_an_old_count_does_not_take_back_a_complaint(visit):
+    held: list[Any] = []
+
+    def hold_the_first(route: Any) -> None:
+        if held:
+            route.continue_()
+        else:
+            held.append(route)
+
+    visit.page.route("**/api/stats", hold_the_first)
+    visit.press("Settings")
+    for tokens in ("3", "1000"):
+        visit.page.fill("#setting-max_new_tokens", tokens)
+        visit.page.press("#setting-max_new_tokens", "Tab")
+    visit.page.wait_for_selector("#note.alert")
+    with visit.page.expect_response("**/api/stats"):
+        held[0].continue_()
+    visit.page.wait_for_timeout(100)  # nothing is shown that one could wait for
+    assert "max_new_tokens=1000" in visit.note()
+
+
+@browser_test
 def test_turns_that_are_no_longer_read_are_marked(visit, script):
     script.say("One.", "Two.", "Three.")
     for text in ("First?", "Second?", "x" * 100):
