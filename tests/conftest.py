@@ -21,6 +21,8 @@ MODULE = "#| module: toy\n# Double and halve numbers.\n#\n# Two lines of text."
 hypothesis.settings.register_profile("course", deadline=None)
 hypothesis.settings.load_profile("course")
 
+# A system whose encoding is ASCII, as strict as CP1252 of Windows about everything beyond it.
+ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 SETUP = "#| setup\nimport math"
 EXPORT = '''#| export
 import operator

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -11,6 +12,7 @@ import sys
 from types import SimpleNamespace
 
 import pytest
+from conftest import ASCII
 
 from courseware import dashboard, paths, progress
 from courseware.exercises import exercises_of, registry
@@ -89,6 +91,24 @@ def test_an_old_python_is_refused_with_advice(setup_env, monkeypatch):
 def test_a_failed_installation_ends_with_advice(setup_env):
     with pytest.raises(SystemExit, match="run the same command again"):
         setup_env.run([sys.executable, "-c", "raise SystemExit(1)"])
+
+
+@pytest.mark.parametrize("system", [{"PYTHONUTF8": "1"}, ASCII], ids=["UTF-8", "ASCII"])
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no locale of ASCII alone")
+def test_the_course_is_found_in_a_folder_with_a_blank_and_an_umlaut(
+    setup_env, tmp_path, monkeypatch, system
+):
+    root = tmp_path / "Kurs für zwei"
+    root.mkdir()
+    (root / "of_the_course.py").touch()
+    monkeypatch.setattr(setup_env, "ROOT", root)
+    monkeypatch.setattr(setup_env, "VENV", root / ".venv")
+    setup_env.run([sys.executable, "-m", "venv", "--without-pip", str(root / ".venv")])
+    setup_env.make_importable()
+
+    command = [str(setup_env.venv_python()), "-c", "import of_the_course, pathlib"]
+    environ = {name: text for name, text in os.environ.items() if name != "PYTHONPATH"}
+    subprocess.run(command, cwd=tmp_path, env={**environ, **system}, check=True, timeout=60)
 
 
 def test_the_published_model_is_installed_once_and_without_dependencies(

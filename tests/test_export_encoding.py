@@ -9,13 +9,11 @@ import subprocess
 import sys
 
 import pytest
-from conftest import EXPORT, SETUP, Course
+from conftest import ASCII, EXPORT, SETUP, Course
 
 from courseware import paths
 from courseware.export import exporting, reset
 
-# A system whose encoding is ASCII, as strict as CP1252 of Windows about everything beyond it.
-ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 MODULE = "#| module: toy\n# Größe und π, 文 😀."
 WORDS = EXPORT + "\n\nMARKS = {'✓': 'größe', '\u2028': 'π'}  # für €\n"
 CHECKS = [

@@ -79,7 +79,11 @@ def up_to_date(dev: bool) -> bool:
 
 def run(command: list[str]) -> None:
     """Run a command of the set-up, or end with advice."""
-    if subprocess.run(command, cwd=ROOT).returncode:
+    environ = {
+        **os.environ,
+        "PYTHONUTF8": "1",
+    }  # venv cannot write a folder's name that ASCII lacks
+    if subprocess.run(command, cwd=ROOT, env=environ).returncode:
         sys.exit(
             f"\nSetting up stopped at: {' '.join(command)}\n"
             "A second try repairs whatever is half done: check the network and the free disk space,\n"
@@ -143,8 +147,8 @@ def make_importable() -> None:
     done = subprocess.run(command, capture_output=True, encoding="ascii", check=True)
     packages = Path(ast.literal_eval(done.stdout))
 
-    # Python reads such a file in the system's encoding, so a folder's name is spelled in ASCII.
-    line = f"import sys; sys.path.append({ascii(str(ROOT))})\n"
+    # Python reads such a file in the system's encoding, which may lack a letter of the folder's name: so its bytes.
+    line = f"import os, sys; sys.path.append(os.fsdecode({os.fsencode(ROOT)}))\n"
     (packages / "minigpt_course.pth").write_text(line, encoding="ascii")
 
 
