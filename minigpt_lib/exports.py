@@ -1028,6 +1028,8 @@ def exports_main(argv: list[str] | None = None) -> None:
     options = tyro.cli(_ExportOptions, args=argv, prog="python -m minigpt_lib.exports")
     try:
         _export(options)
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None  # 128 + 2, the number of Ctrl-C's signal
     except (ValueError, OSError) as error:
         raise SystemExit(f"{type(error).__name__}: {error}") from error
 

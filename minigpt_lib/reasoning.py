@@ -14,10 +14,11 @@ import functools
 import hashlib
 import json
 import math
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 import tyro
@@ -673,8 +674,10 @@ class _Options:
     the same command goes on from there. On two CPU cores an update of the course's assistant takes about two seconds.
     """
 
-    questions: Positional[Path]  # to be asked in training
-    out: Positional[Path]  # folder for the new model; the run itself is kept in its folder "run"
+    questions: Positional[Annotated[Path, tyro.conf.arg(metavar="QUESTIONS")]]  # to be asked
+    out: Positional[
+        Annotated[Path, tyro.conf.arg(metavar="OUT")]
+    ]  # folder for the new model; the run itself is kept in its folder "run"
     model: str | None = None  # name or folder of the assistant; None: the best of your own
     test: Path | None = None  # questions that are never trained on; None: those of the training
     updates: int = 20  # steps of AdamW
@@ -688,10 +691,16 @@ class _Options:
 
 
 def reasoning_main(argv: list[str] | None = None) -> None:
-    """Run the command line: python -m minigpt_lib.reasoning --help. An error is a line, no traceback."""
+    """Run the command line: python -m minigpt_lib.reasoning --help.
+
+    An error is a line, no traceback, and so is Ctrl-C, with status 130.
+    """
     options = tyro.cli(_Options, args=argv, prog="python -m minigpt_lib.reasoning")
     try:
         _train_and_compare(options)
+    except KeyboardInterrupt:
+        print("stopped: the same command goes on from what was saved.", file=sys.stderr)
+        raise SystemExit(130) from None  # 128 + 2, the number of Ctrl-C's signal
     except (ValueError, OSError) as error:
         raise SystemExit(f"{type(error).__name__}: {error}") from error
 
@@ -728,6 +737,8 @@ def _train_and_compare(o: _Options) -> None:
         existing="resume",
         on_step=_tell,
     )
+    if run.stop_asked:
+        raise KeyboardInterrupt
     model.cpu().save_pretrained(o.out)
     chat.base.save(o.out / "tokenizer.json")
 

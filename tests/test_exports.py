@@ -21,7 +21,7 @@ from transformers.utils import logging
 from courseware import paths
 from minigpt_lib.bpe import BPETokenizer, train_bpe
 from minigpt_lib.chat import FORMATS, ChatTokenizer
-from minigpt_lib.exports import export_gguf, export_hf, export_onnx, export_web
+from minigpt_lib.exports import export_gguf, export_hf, export_onnx, export_web, exports_main
 from minigpt_lib.families import register_attentions
 from minigpt_lib.generation import TextGenerator
 from minigpt_lib.interop import load
@@ -342,6 +342,16 @@ def test_javascript_reads_the_numbers_and_the_vocabulary(pattern, dtype, tmp_pat
 
 
 @pytest.mark.slow
+def test_ctrl_c_ends_the_command_without_a_traceback(tmp_path, monkeypatch):
+    def pressed(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("minigpt_lib.exports._opened", pressed)
+    with pytest.raises(SystemExit) as ended:
+        exports_main(["gguf", str(tmp_path), str(tmp_path / "out.gguf")])
+    assert ended.value.code == 130
+
+
 def test_the_command_exports_a_model(tmp_path):
     model_of(FAMILIES["llama"]).save_pretrained(tmp_path / "run")
     CHAT.base.save(tmp_path / "run" / "tokenizer.json")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import signal
 import time
 import types
 from collections import defaultdict
@@ -23,10 +24,12 @@ from minigpt_lib.reasoning import (
     group_advantages,
     grpo_loss,
     pass_at_k,
+    reasoning_main,
     sample_groups,
     token_log_probs,
     train_grpo,
 )
+from minigpt_lib.training import Trainer
 
 # ---------------------------------------------------------------- the loss, compared with trl
 
@@ -302,3 +305,56 @@ def test_the_record_has_five_whole_seeds_and_what_the_chapter_says_of_them():
         assert one["before"]["right"] < 0.1 and one["after"]["right"] > 0.85
         assert one["after"]["true first step"] > 0.85 and one["after"]["edited, follows"] < 0.05
         assert one["after"]["edited, right"] > 0.85
+
+
+# ---------------------------------------------------------------- the command
+
+
+def test_ctrl_c_in_the_command_ends_it_and_the_same_command_goes_on(tmp_path, monkeypatch, capsys):
+    tiny().save_pretrained(tmp_path / "model")
+    toy_chat.base.save(tmp_path / "model" / "tokenizer.json")
+    questions = tmp_path / "questions.jsonl"
+    questions.write_text('{"question": "where was it born?", "answer": "rome"}\n', encoding="utf-8")
+    words = [str(questions), str(tmp_path / "new"), "--model", str(tmp_path / "model")]
+    words += ["--max-new-tokens", "4", "--updates", "3"]
+    steps = []
+    update = Trainer.update
+
+    def pressed(self):
+        steps.append(self.step)
+        if len(steps) == 3:  # in the last one, after which nothing is left to do
+            signal.raise_signal(signal.SIGINT)
+        return update(self)
+
+    monkeypatch.setattr(Trainer, "update", pressed)
+    with pytest.raises(SystemExit) as ended:
+        reasoning_main(words)
+    assert ended.value.code == 130
+    assert "stopped: the same command goes on" in capsys.readouterr().err
+    assert not (tmp_path / "new" / "model.safetensors").exists()
+
+    reasoning_main(words)
+    assert steps == [0, 1, 2]
+    assert (tmp_path / "new" / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize("where", ["find_model", "read_questions", "mean_reward"])
+def test_ctrl_c_at_any_moment_of_the_command_is_one_line(tmp_path, monkeypatch, capsys, where):
+    def pressed(*_, **__):
+        raise KeyboardInterrupt
+
+    tiny().save_pretrained(tmp_path)
+    toy_chat.base.save(tmp_path / "tokenizer.json")
+    (tmp_path / "q.jsonl").write_text('{"question": "a", "answer": "b"}', encoding="utf-8")
+    monkeypatch.setattr(f"minigpt_lib.reasoning.{where}", pressed)
+
+    with pytest.raises(SystemExit) as ended:
+        reasoning_main([str(tmp_path / "q.jsonl"), str(tmp_path / "new"), "--model", str(tmp_path)])
+    assert ended.value.code == 130
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_the_help_names_what_stands_where(capsys):
+    with pytest.raises(SystemExit):
+        reasoning_main(["--help"])
+    assert "QUESTIONS OUT" in capsys.readouterr().out
