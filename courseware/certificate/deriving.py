@@ -266,7 +266,7 @@ def _replay(solved: Collection[str], copy: Path, say: Say) -> list[ExerciseProof
     for stem in dict.fromkeys(exercise.stem for exercise in wanted):
         start = time.perf_counter()
         progress.unlink(missing_ok=True)
-        _run(copy, ["courseware.exercises.replay", stem], REPLAY_SECONDS)
+        _run(copy, ["courseware.certificate.replay", stem], REPLAY_SECONDS)
         states = _exercise_states(progress)
 
         names = [exercise.name for exercise in wanted if exercise.stem == stem]

@@ -1,6 +1,7 @@
-"""Run an exercise notebook from a clean kernel, whatever its cells raise: `python -m courseware.exercises.replay STEM`.
+"""Run an exercise notebook from a clean kernel: `python -m courseware.certificate.replay STEM`.
 
-What its checks say is remembered in the progress of the course that `MINIGPT_ROOT` names, as it is for a learner.
+A cell that raises does not stop the others. What its checks say is remembered in the progress of the course that
+`MINIGPT_ROOT` names, as it is for a learner.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ CELL_SECONDS = 120
 
 
 def replay(stem: str) -> None:
-    """Execute `exercises/STEM.ipynb`; a cell that fails does not stop the others, one that takes too long does."""
+    """Execute `exercises/STEM.ipynb` up to a cell that takes too long."""
     path = paths.ROOT / "exercises" / f"{stem}.ipynb"
     client = NotebookClient(
         nbformat.read(path, as_version=4),
