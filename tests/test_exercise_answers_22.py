@@ -7,6 +7,8 @@ import pytest
 import torch
 from tools import judged
 
+from courseware.exercises import find
+
 
 def trip_by_loops(w, n_bits, group, most=None, size=abs):
     most = most or 2 ** (n_bits - 1) - 1
@@ -112,3 +114,19 @@ ANSWERS = [
 @pytest.mark.parametrize(("name", "answer", "diagnosis"), ANSWERS)
 def test_answers_of_others(name, answer, diagnosis):
     judged(name, answer, diagnosis)
+
+
+def test_the_codes_to_repair_fail_as_the_task_says():
+    exercise = find("codes_from_low")
+    w = torch.randn(50, 24, generator=torch.Generator().manual_seed(0)) + 1.5
+    largest = w.argmax(dim=1, keepdim=True)
+    for n_bits, code in ((8, 0), (4, 16)):
+        codes, _, _ = exercise.task.given(w, n_bits)
+        assert (codes.gather(1, largest) == code).all(), f"{n_bits} bits"
+
+    one_step_more = exercise.task.source.replace("(2**n_bits - 1)", "2**n_bits")
+    assert one_step_more == exercise.task.stub, "the number of steps is its only bug"
+    said = " ".join(exercise.hints)
+    assert "round" not in said and "fraction" not in said, (
+        f"a hint names a bug that is not there: {said}"
+    )

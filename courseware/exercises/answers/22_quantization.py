@@ -72,8 +72,8 @@ CODES_FROM_LOW = Exercise(
     "codes_from_low", _probe_codes,
     hints=(
         "How many steps are there from code 0 to the largest code that fits into n_bits?",
-        "`.to(torch.uint8)` cuts the fraction off.",
-        "Divide by 2**n_bits - 1, and round before you convert.",
+        "The largest weight is high, and (high - low) / scale is its code. Which code is that now, and which should it be?",
+        "Divide by 2**n_bits - 1.",
     ),
     explanation="2^b codes have 2^b - 1 steps between them, and only the nearest code is within half a step.",
     look=CENTRED,
