@@ -6,6 +6,7 @@ import asyncio
 import html
 import json
 import re
+import threading
 
 import pytest
 from assistant_models import CHAT, chatterer, scripted, tiny
@@ -258,9 +259,48 @@ def test_another_model_goes_on_with_the_same_conversation(window, monkeypatch):
     said = [m["content"] for m in other.messages[1:]]
     assert said == ["One?", "aaaaaa", "Two?", "bbbbbb"]
     window.button("Really?").click()
-    window.control("Model").value = None
+    window.control("Model").value = "this one"
+    assert window.control("Model").label == "this one"
     window.say("Three?")
     assert window.said()[-4:] == ["Really?", "bbbbbb", "Three?", "aaaaaa"]
+
+
+def test_anything_but_a_new_question_ends_an_edit(window):
+    scripted(window.assistant, ["1."], ["2."], ["3."])
+    window.say("One?")
+
+    window.button("Edit").click()
+    window.say("/stats")
+    assert "tokens per second" in window.note.value
+    window.say("Two?")
+    assert window.said() == ["One?", "1.", "Two?", "2."]
+
+    window.button("Edit").click()
+    window.reset.click()
+    window.say("Three?")
+    assert window.said() == ["Three?", "3."]
+
+
+def test_the_count_of_the_window_follows_what_is_taken_back(window):
+    window.reset.click()
+    empty = window.status.value.partition(" tokens")[0]
+    window.say("One?")
+    assert not window.status.value.startswith(f"{empty} ")
+
+    window.button("Undo").click()
+    assert window.status.value.startswith(f"{empty} ")
+
+
+def test_a_menu_shows_what_is_chosen(window):
+    window.say("One?")
+    layer = window.attention.layer
+
+    layer.value = 0
+    assert "mean of layer 1" in window.view.value
+    layer.index = 0
+
+    assert layer.label == "all"
+    assert "mean of all layers" in window.view.value
 
 
 @pytest.mark.parametrize("after", [0, 1, 5])
@@ -302,6 +342,68 @@ def test_a_question_breaks_off_the_answer_before_it(window):
 
     assert window.said() == ["One", "aaa", "Two", "a" * 100]
     assert window.log.value.count("<b>you:</b>") == 2
+
+
+def test_stop_is_heard_from_another_thread(window):
+    """JupyterLab hands what a user does to several threads; one of them is writing."""
+
+    async def conversation():
+        window.assistant.set(max_new_tokens=100)
+        window.control("Longest answer").value = 100
+        window.say("Go on")
+        for _ in range(3):
+            await asyncio.sleep(0)
+        other = threading.Thread(target=window.button("Stop").click)
+        other.start()
+        other.join()
+        for _ in range(200):
+            await asyncio.sleep(0)
+
+    asyncio.run(conversation())
+    question, answer = window.said()
+    assert question == "Go on" and 3 <= len(answer) < 10
+
+    # The thread that wrote has ended: the next one goes on.
+    window.control("Longest answer").value = 2
+    window.say("And?")
+    assert window.said()[2:] == ["And?", "aa"]
+
+
+def test_an_action_of_another_thread_waits_for_the_one_before_it(window):
+    began = threading.Event()
+    go_on = threading.Event()
+    done = []
+
+    def slowly():
+        began.set()
+        go_on.wait(10)
+        done.append("first")
+
+    chat = chat_replay._Chat(window.assistant, [])
+    first = threading.Thread(target=chat.in_turn, args=[slowly])
+    second = threading.Thread(target=chat.in_turn, args=[lambda: done.append("second")])
+    first.start()
+    began.wait(10)
+    second.start()
+    second.join(0.05)
+    assert done == []
+
+    go_on.set()
+    first.join()
+    second.join()
+    assert done == ["first", "second"]
+
+
+def test_an_answer_is_not_drawn_more_often_than_a_browser_can(window):
+    drawn = []
+    window.log.observe(lambda change: drawn.append(change["new"]), names="value")
+    window.assistant.set(max_new_tokens=100)
+    window.control("Longest answer").value = 100
+
+    window.say("Go on")
+
+    assert len(drawn) < 50
+    assert "a" * 100 in drawn[-1]
 
 
 IN_A_KERNEL = """

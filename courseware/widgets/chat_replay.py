@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import html
+import threading
+import time
 import warnings
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import ipywidgets
@@ -18,6 +20,12 @@ if TYPE_CHECKING:
 
 _TINT = "rgba(0,114,178,{:.2f})"  # the colour of queries in figures
 _NAMES = {"system": "system", "user": "you", "assistant": "MiniGPT"}
+# Seconds between two drawings of an answer. A browser draws about 100 times a second here; a small model writes 500
+# tokens, and a browser that lags behind hears no click on Stop.
+_PAUSE = 0.05
+# Values of menus: None would mean that nothing is chosen, and the menu would be blank.
+_ALL = "all"
+_OWN = "this one"
 _WIDE = {
     "style": {"description_width": "7rem"},
     "layout": {"width": "28rem", "max_width": "98%"},
@@ -121,7 +129,7 @@ def transcript(messages: Sequence[Mapping[str, str]], unread: int = 0) -> str:
             said += 1
         opacity = ";opacity:.45" if is_pale else ""
         rows.append(
-            f'<div style="margin:.3em 0;white-space:pre-wrap;overflow-wrap:anywhere{opacity}">'
+            f'<div style="margin:.3em 0;line-height:1.5;white-space:pre-wrap;overflow-wrap:anywhere{opacity}">'
             f"<b>{_NAMES[message['role']]}:</b> {html.escape(message['content'])}</div>"
         )
     return "".join(rows) or "<em>Nothing has been said yet.</em>"
@@ -136,7 +144,7 @@ class _Attention(ipywidgets.VBox):
     def __init__(self) -> None:
         self.data: dict[str, Any] | None = None
         self.token = ipywidgets.IntSlider(min=0, max=0, description="Token written", **_WIDE)
-        self.layer = ipywidgets.Dropdown(options=[("all", None)], description="Layer", **_WIDE)
+        self.layer = ipywidgets.Dropdown(options=[(_ALL, _ALL)], description="Layer", **_WIDE)
         self.view = ipywidgets.HTML()
         super().__init__([self.token, self.layer, self.view])
 
@@ -154,7 +162,7 @@ class _Attention(ipywidgets.VBox):
         self.data = None  # until the controls fit the new data
         self.token.max = len(data["tokens"]) - data["start"] - 1
         layers = [(str(i + 1), i) for i in range(len(data["weights"]))]
-        self.layer.options = [("all", None), *layers]
+        self.layer.options = [(_ALL, _ALL), *layers]
         self.token.value = 0
 
         self.data = data
@@ -163,8 +171,10 @@ class _Attention(ipywidgets.VBox):
 
     def redraw(self) -> None:
         """Draw the chosen token."""
-        if self.data is not None:
-            chosen = (self.data, self.token.value, self.layer.value)
+        data = self.data
+        if data is not None:
+            layer = None if self.layer.value == _ALL else self.layer.value
+            chosen = (data, self.token.value, layer)
             self.view.value = draw(*chosen) + f"<p>{html.escape(describe(*chosen))}</p>"
 
 
@@ -206,7 +216,8 @@ class _Chat:
     """A conversation with an assistant, and the `window` that shows it.
 
     In a kernel the answers are written in the background, so that Stop is heard; without an event loop,
-    as in tests, they are written at once.
+    as in tests, they are written at once. JupyterLab calls widgets from several threads, each with a loop
+    of its own: what a user does waits for its turn in the thread that is writing.
     """
 
     def __init__(self, assistant: Assistant, names: Sequence[str]) -> None:
@@ -214,6 +225,8 @@ class _Chat:
         self.own = assistant  # the one that the window was opened with
         self.is_editing = False
         self.run = 0  # counts answers, so that one that was broken off knows it
+        self.loop: asyncio.AbstractEventLoop | None = None  # where an answer is being written
+        self.acting = threading.RLock()
         self.log = ipywidgets.HTML()
         self.note = ipywidgets.HTML()
         self.status = ipywidgets.HTML()
@@ -224,7 +237,7 @@ class _Chat:
         )
         self.file = ipywidgets.Text(value="talk.json", description="File", **_WIDE)
         self.model = ipywidgets.Dropdown(
-            options=[("this one", None), *((name, name) for name in names)],
+            options=[_OWN, *names],
             description="Model",
             **_WIDE,
         )
@@ -237,8 +250,10 @@ class _Chat:
             warnings.catch_warnings()
         ):  # deprecated, but the only way to tell Enter from leaving the field
             warnings.simplefilter("ignore")
-            self.field.on_submit(lambda _: self.answer())
-        self.model.observe(lambda change: self.choose(change["new"]), names="value")
+            self.field.on_submit(lambda _: self.in_turn(self.answer))
+        self.model.observe(
+            lambda change: self.in_turn(lambda: self.choose(change["new"])), names="value"
+        )
         self.settings["strategy"].observe(lambda change: self._enable(), names="value")
         self._show_examples()
         self._enable()
@@ -264,9 +279,13 @@ class _Chat:
             (save, lambda: self.obey(f"/save {self.file.value}")),
             (load, lambda: self.obey(f"/load {self.file.value}")),
         ):
-            button.on_click(lambda _, do=do: do())
+            button.on_click(lambda _, do=do: self.in_turn(do))
 
-        frame = ipywidgets.VBox([self.log], layout={"max_height": "24rem", "overflow": "auto"})
+        # A reversed column stays at its end, where the answer grows, until somebody scrolls up.
+        frame = ipywidgets.VBox(
+            [self.log],
+            layout={"max_height": "24rem", "overflow": "auto", "flex_flow": "column-reverse"},
+        )
         row = {"flex_flow": "row wrap"}
         settings = ipywidgets.Accordion([ipywidgets.VBox(list(self.settings.values()))])
         settings.set_title(0, "Settings")
@@ -297,12 +316,16 @@ class _Chat:
         start = f"<strong>{title}</strong> " if title else ""
         self.note.value = f"<p>{start}{shown}</p>"
 
+    def _show_status(self) -> None:
+        """Show how full the window is, and how fast the last answer came."""
+        self.status.value = f"<small>{html.escape(_speed(self.assistant))}</small>"
+
     def _show_examples(self) -> None:
         """Show a button for each example question."""
         buttons = []
         for text in self.assistant.examples:
             button = _button(text, "ask this")
-            button.on_click(lambda _, text=text: self.obey(text))
+            button.on_click(lambda _, text=text: self.in_turn(lambda: self.obey(text)))
             buttons.append(button)
         self.examples.children = buttons
 
@@ -321,6 +344,20 @@ class _Chat:
 
     # --- what a user may do ---
 
+    def in_turn(self, action: Callable[[], object]) -> None:
+        """Carry out an action: now, or between two pieces of the answer that another thread is writing."""
+        try:
+            here = asyncio.get_running_loop()
+        except RuntimeError:
+            here = None
+
+        with self.acting:
+            loop = self.loop
+            if loop is None or loop is here or not loop.is_running():
+                action()
+                return
+        loop.call_soon_threadsafe(self.in_turn, action)
+
     def reset(self) -> None:
         """Forget the conversation."""
         self.obey("/reset")
@@ -337,17 +374,18 @@ class _Chat:
             self.tell("", "Nothing has been said yet.")
             return
         self.field.value = last
+        self.field.focus()
         self.is_editing = True
         self.tell("", "Change the question, then press Enter.")
 
-    def choose(self, name: str | None) -> None:
+    def choose(self, name: str) -> None:
         """Go on with another model: the conversation and the settings stay."""
         from minigpt_lib.assistant import Assistant
 
         before = self.assistant
         before.stop()
         try:
-            after = self.own if name is None else Assistant.open(name)
+            after = self.own if name == _OWN else Assistant.open(name)
             after.set(**before.settings)
         except (ValueError, OSError) as error:
             self.tell("Refused.", str(error))
@@ -357,16 +395,17 @@ class _Chat:
         self.assistant = after
         self.attention.hide()
         self._show_examples()
-        self.tell("", "The next answer comes from the other model." if name else "")
+        self._show_status()
+        self.tell("", "" if name == _OWN else "The next answer comes from the other model.")
 
     def answer(self) -> None:
         """Say what is in the field, or carry it out if it is a command."""
         text = self.field.value
         if not text.strip():
             return
-        if self.obey(f"/edit {text}" if self.is_editing else text):
+        changes = self.is_editing and not text.startswith("/")
+        if self.obey(f"/edit {text}" if changes else text):
             self.field.value = ""
-            self.is_editing = False
 
     def obey(self, line: str) -> bool:
         """Carry out a line, and show the answer while it is written; return whether it was accepted."""
@@ -385,10 +424,12 @@ class _Chat:
             return False
 
         self.run += 1
+        self.is_editing = False
         self.attention.hide()
         if isinstance(result, str):
             self.tell("", result)
             self._follow_settings()
+            self._show_status()
             self.redraw()
             return True
 
@@ -413,11 +454,14 @@ class _Chat:
                 pass
             return
 
-        async def write() -> None:
+        async def write(run: int) -> None:
             for _ in writing:
                 await asyncio.sleep(0)  # so that the kernel hears Stop
+            if run == self.run:
+                self.loop = None
 
-        self.task = loop.create_task(write())
+        self.loop = loop
+        self.task = loop.create_task(write(self.run))
 
     def _written(
         self, text: str, pieces: Generator[str], before: str, run: int
@@ -425,19 +469,28 @@ class _Chat:
         """Show a question and its answer, piece by piece; pauses after each."""
         assistant = self.assistant
         written = ""
+        drawn = -_PAUSE  # when it was drawn last
+
+        def show() -> None:
+            turn = [
+                {"role": "user", "content": text},
+                {"role": "assistant", "content": written},
+            ]
+            self.log.value = before + transcript(turn)
+
         try:
             for piece in pieces:
                 written += piece
-                turn = [
-                    {"role": "user", "content": text},
-                    {"role": "assistant", "content": written},
-                ]
-                self.log.value = before + transcript(turn)
+                if time.monotonic() - drawn >= _PAUSE:
+                    show()
+                    drawn = time.monotonic()
                 yield
                 if run != self.run:  # something else came
                     return
+            show()
         except KeyboardInterrupt:  # the kernel's interrupt: what was written stays
             pieces.close()
+            show()
             self.tell("", "Broken off.")
         except Exception as error:  # no cell would show the traceback of a callback
             self.tell("It failed.", f"{type(error).__name__}: {error}")
@@ -446,7 +499,7 @@ class _Chat:
 
         if written.strip():
             self.attention.show(attention_data(assistant))
-            self.status.value = f"<small>{html.escape(_speed(assistant))}</small>"
+            self._show_status()
         else:
             self.tell("", "It had nothing to say; the question is not kept.")
             self.redraw()
