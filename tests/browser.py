@@ -61,3 +61,24 @@ def served(folder: Path) -> Iterator[str]:
 
         server.shutdown()
         thread.join()
+
+
+def hold_the_first(page: Any, path: str) -> list[Any]:
+    """Hold back the first request for this path; return a list with its route as soon as it came."""
+    held: list[Any] = []
+
+    def hold(route: Any) -> None:
+        if held:
+            route.continue_()
+        else:
+            held.append(route)
+
+    page.route(f"**/{path}", hold)
+    return held
+
+
+def let_go(page: Any, held: list[Any], path: str) -> None:
+    """Let a request go on that was held back, and wait until the page has heard the answer."""
+    with page.expect_response(f"**/{path}"):
+        held[0].continue_()
+    page.wait_for_timeout(100)  # nothing is shown that one could wait for

@@ -18,72 +18,18 @@ from typing import Any
 
 import browser as browsers
 import pytest
-import torch
 from assistant_models import CHAT, chatterer
+from chat_servers import EXAMPLES, PATIENCE, Script, save_model, serve, wait_for
 from starlette.testclient import TestClient
 
 from courseware import paths
 from courseware.chat import command
-from courseware.chat.server import MOST_BYTES, PAGE, application, new_server
+from courseware.chat.server import MOST_BYTES, PAGE, application
 from courseware.chat.writing import Models
 from minigpt_lib.assistant import SETTINGS, SYSTEM, Assistant
 from minigpt_lib.generation import TextGenerator
 
-PATIENCE = 30  # seconds; on a calm machine nothing here needs one
-EXAMPLES = ["Where was Ada Holm born?", "What is 7 plus 5?"]
-
-
 # ---------------------------------------------------------------- models that say what a test wants
-
-
-class Script:
-    """What the models say: one list of pieces for each answer, in which a function is called at its place.
-
-    prompts: the ids that were read, options: the settings, one for each answer. pieces: how many were asked for.
-    closed: how many answers have ended. Without anything to say, a model says "a" as long as it may.
-    """
-
-    def __init__(self) -> None:
-        self.answers: list[list[Any]] = []
-        self.prompts: list[list[int]] = []
-        self.options: list[dict[str, Any]] = []
-        self.pieces = 0
-        self.closed = 0
-
-    def say(self, *answers: Any) -> None:
-        """Let the next answers be these: texts, or lists of pieces."""
-        self.answers = [[answer] if isinstance(answer, str) else list(answer) for answer in answers]
-
-    def stream(self, prompt: torch.Tensor, max_new_tokens: int, **options: Any) -> Iterator[str]:
-        """Stand in for TextGenerator.stream."""
-        self.prompts.append(prompt.tolist())
-        self.options.append({"max_new_tokens": max_new_tokens, **options})
-        pieces = self.answers.pop(0) if self.answers else ["a"] * max_new_tokens
-        try:
-            for piece in pieces:
-                self.pieces += 1
-                if callable(piece):
-                    piece()
-                else:
-                    yield piece
-        finally:
-            self.closed += 1
-
-
-def wait_for(condition: Callable[[], bool], what: str) -> None:
-    """Return when the condition holds, or fail."""
-    end = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < end, f"waited in vain: {what}"
-        time.sleep(0.005)
-
-
-def save_model(folder: Path, letter: str = "a") -> Path:
-    """Write a model into a folder as a chapter does, with examples; return the folder."""
-    chatterer(letter).save_pretrained(folder)
-    CHAT.base.save(folder / "tokenizer.json")
-    (folder / "examples.json").write_text(json.dumps(EXAMPLES), encoding="utf-8")
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -449,20 +395,6 @@ def test_nothing_is_done_for_a_get(client, path):
 
 
 # ---------------------------------------------------------------- the server in a thread, as a browser meets it
-
-
-def serve(home):
-    """Return the address of a new server of the models in `home`, and a function that ends the server."""
-    listener = command.listening_socket(0)
-    server = new_server(Models(home))
-    thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
-    thread.start()
-
-    def end():
-        server.should_exit = True
-        thread.join()
-
-    return f"http://127.0.0.1:{listener.getsockname()[1]}/", end
 
 
 @pytest.fixture(scope="module")
@@ -850,6 +782,11 @@ def test_drawing_anew_keeps_the_focus_and_what_is_being_typed(visit, script):
     visit.page.keyboard.type("!")
     assert visit.page.input_value(".editing textarea") == "Third!"
 
+    visit.page.evaluate("document.querySelector('.editing textarea').select()")
+    visit.page.evaluate("draw()")
+    visit.page.keyboard.type("Fourth?")
+    assert visit.page.input_value(".editing textarea") == "Fourth?"
+
 
 @browser_test
 def test_an_edit_that_is_refused_changes_nothing(visit, script):
@@ -986,24 +923,84 @@ def test_settings_and_the_system_message_reach_the_model(visit, script):
 
 @browser_test
 def test_an_old_count_does_not_take_back_a_complaint(visit):
-    held: list[Any] = []
-
-    def hold_the_first(route: Any) -> None:
-        if held:
-            route.continue_()
-        else:
-            held.append(route)
-
-    visit.page.route("**/api/stats", hold_the_first)
+    held = browsers.hold_the_first(visit.page, "api/stats")
     visit.press("Settings")
     for tokens in ("3", "1000"):
         visit.page.fill("#setting-max_new_tokens", tokens)
         visit.page.press("#setting-max_new_tokens", "Tab")
     visit.page.wait_for_selector("#note.alert")
-    with visit.page.expect_response("**/api/stats"):
-        held[0].continue_()
-    visit.page.wait_for_timeout(100)  # nothing is shown that one could wait for
+    browsers.let_go(visit.page, held, "api/stats")
     assert "max_new_tokens=1000" in visit.note()
+
+
+@browser_test
+def test_old_examples_do_not_replace_those_of_the_chosen_model(visits, home):
+    own = home / "14_sft" / "examples.json"
+    before = own.read_text(encoding="utf-8")
+    own.write_text(json.dumps(["Really?"]), encoding="utf-8")
+    try:
+        visit = visits()
+        held = browsers.hold_the_first(visit.page, "api/examples")
+        visit.page.select_option("#model-0", "sft")
+        visit.page.select_option("#model-0", "preferences")
+        visit.page.wait_for_selector(f"#examples :text('{EXAMPLES[0]}')")
+        browsers.let_go(visit.page, held, "api/examples")
+        assert visit.page.locator("#examples button").all_inner_texts() == EXAMPLES
+    finally:
+        own.write_text(before, encoding="utf-8")
+
+
+def conversation_file(path: Path, *texts: str) -> Path:
+    """Write a conversation into a file, and return it."""
+    assistant = Assistant(chatterer(), CHAT)
+    assistant.messages += dialog(*texts)
+    assistant.save(path)
+    return path
+
+
+@browser_test
+def test_a_slow_file_does_not_replace_what_was_said_meanwhile(visit, script, tmp_path):
+    file = conversation_file(tmp_path / "old.json", "Old?", "Old.")
+    script.say("New.")
+    held = browsers.hold_the_first(visit.page, "api/load")
+    visit.page.set_input_files("#file", file)
+    visit.ask("New?")
+
+    browsers.let_go(visit.page, held, "api/load")
+
+    assert visit.turns() == [["New?", "New."]]
+    assert "old.json was not loaded" in visit.note()
+    visit.page.set_input_files("#file", file)
+    visit.page.wait_for_selector(":text('Old.')")
+
+
+@browser_test
+def test_the_file_that_was_chosen_last_is_shown(visit, tmp_path):
+    held = browsers.hold_the_first(visit.page, "api/load")
+    for name in ("first", "second"):
+        file = conversation_file(tmp_path / f"{name}.json", f"{name}?", f"{name}.")
+        visit.page.set_input_files("#file", file)
+    visit.page.wait_for_selector(":text('second.')")
+
+    browsers.let_go(visit.page, held, "api/load")
+
+    assert visit.turns() == [["second?", "second."]]
+    assert "second.json" in visit.note()
+
+
+@browser_test
+def test_a_question_before_the_page_is_ready_is_not_lost(visit, script):
+    script.say("Yes.")
+    held = browsers.hold_the_first(visit.page, "api/about")
+    visit.page.goto(visit.address)
+    visit.type("Hello?")
+    assert visit.page.input_value("#text") == "Hello?"
+
+    browsers.let_go(visit.page, held, "api/about")
+    visit.page.wait_for_selector("html[data-ready]")
+    visit.page.press("#text", "Enter")
+    visit.wait()
+    assert visit.turns() == [["Hello?", "Yes."]]
 
 
 @browser_test
@@ -1055,6 +1052,32 @@ def test_a_reload_keeps_the_conversation(visit, script):
     assert visit.page.input_value("#model-0") == "sft"
     visit.ask("Second?")
     assert "One." in CHAT.decode(script.prompts[-1])
+
+
+@browser_test
+@pytest.mark.parametrize(
+    "pieces, turns, text", [(["A"], [["Hello?", "A"]], ""), ([], [], "Hello?")]
+)
+def test_a_reload_keeps_what_there_is_of_an_answer(visit, script, pieces, turns, text):
+    go_on = threading.Event()
+    script.say([*pieces, lambda: go_on.wait(PATIENCE)], "Yes.")
+    visit.press("Settings")
+    visit.type("Hello?")
+    wait_for(lambda: script.pieces == len(pieces) + 1, "the answer")
+    if pieces:
+        visit.page.wait_for_selector(".answer :text('A')")
+    visit.page.fill("#setting-temperature", "0.7")
+    visit.page.press("#setting-temperature", "Tab")
+
+    visit.page.reload()
+    visit.page.wait_for_selector("html[data-ready]")
+    go_on.set()
+
+    assert visit.turns() == turns
+    assert visit.page.input_value("#text") == text
+    assert visit.page.locator("[aria-busy]").count() == 0
+    visit.ask("And?")
+    assert visit.turns() == [*turns, ["And?", "Yes."]]
 
 
 # ---- keyboard, screen reader, sizes and colours
