@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import browser as browsers
 import pytest
 import torch
 from web_pages import CHAT, MOUNT, model_of, page_of, site_of
@@ -114,6 +115,24 @@ def test_the_next_characters_are_the_models_and_writing_goes_on(figure):
             "&& !document.querySelector('button[type=submit]').disabled"
         )
     assert set(page.locator("form input[type=text]").input_value()) <= set(LETTERS.alphabet)
+
+
+def test_what_may_follow_an_old_text_is_not_written_after_a_new_one(figure):
+    page = figure("live-next")
+    field = page.locator("form input[type=text]")
+    draw = page.get_by_role("button", name="Draw one and go on")
+    held = browsers.hold_the_first(page, "model.bin")
+    field.fill("to be")
+    page.get_by_role("button", name="Show", exact=True).click()
+    page.get_by_text("Loading the model").wait_for()
+    field.fill("not to")
+
+    browsers.let_go(page, held, "model.bin")
+    page.get_by_text("expects after “to be”").wait_for()
+    assert draw.is_disabled()
+
+    asked(page, "not to", "Show")
+    assert draw.is_enabled()
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import browser as browsers
 import pytest
 from web_pages import CHAT, MOUNT, model_of, page_of, site_of
 
@@ -211,3 +212,37 @@ def test_a_broken_model_is_refused_with_the_reason(fault, page, exported):
 def test_text_that_is_no_header_is_refused(text, page):
     said = verdict(page, [file("model.json", text), file("model.bin", bytes(8))])
     assert "is not JSON" in said or "the format is" in said
+
+
+def test_a_stopped_answer_does_not_cost_the_model_while_another_one_is_read(
+    chromium, exported, tmp_path
+):
+    site = site_of(tmp_path / "site")
+    ship_models(site / "_static" / "models", site / "nothing")
+    with page_of(chromium, site) as page:
+        page.evaluate(MOUNT, "talk")
+        page.locator("summary").click()
+        verdict(page, sorted(exported.iterdir()))
+        page.evaluate(
+            """() => {
+                const [stop] = [...document.querySelectorAll("button")].filter((one) => one.textContent === "Stop");
+                const press = () => stop.hidden || stop.click();
+                new MutationObserver(press).observe(stop, { attributes: true });
+            }"""
+        )  # at once: an answer can be shorter than a click
+        page.get_by_label("Your question").fill("Who are you?")
+        page.get_by_label("Your question").press("Enter")
+        page.get_by_text("tokens in").wait_for()
+
+        held = browsers.hold_the_first(page, "worker.js")
+        page.get_by_label("Your own model").set_input_files(
+            [file("model.gguf", b"GGUF" + bytes(12))]
+        )
+        page.get_by_text("Reading your model").wait_for()
+        page.wait_for_timeout(3200)  # longer than Stop waits for a model that does not hear
+        browsers.let_go(page, held, "worker.js")
+        page.wait_for_selector(".twin-error")
+
+        page.get_by_label("Your question").fill("Who are you?")
+        page.get_by_label("Your question").press("Enter")
+        page.get_by_text("tokens in").wait_for()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import browser as browsers
 import pytest
 from web_pages import CHAT, MOUNT, model_of, page_of, site_of
 
@@ -80,3 +81,60 @@ def test_a_question_that_is_too_long_is_refused_in_words(chromium, shipped):
         page.get_by_label("Your question").press("Enter")
         page.wait_for_selector(".twin-error")
         assert "too long" in page.get_by_role("status").inner_text()
+
+
+def test_a_late_list_of_models_does_not_take_back_a_refusal(chromium, tmp_path):
+    site = site_of(tmp_path / "site")
+    ship_models(site / "_static" / "models", tmp_path / "nothing")
+
+    with page_of(chromium, site) as page:
+        held = browsers.hold_the_first(page, "index.json")
+        page.evaluate(MOUNT, "talk")
+        page.locator("summary").click()
+        wrong = {"name": "model.gguf", "mimeType": "", "buffer": b"GGUF" + bytes(12)}
+        page.get_by_label("Your own model").set_input_files([wrong])
+        page.wait_for_selector(".twin-error")
+
+        browsers.let_go(page, held, "index.json")
+        assert page.get_by_role("status").inner_text().startswith("Refused: model.gguf")
+
+
+def test_a_list_of_models_that_did_not_come_is_asked_for_again(chromium, shipped):
+    with page_of(chromium, shipped) as page:
+        page.evaluate(
+            """() => {
+                const real = window.fetch;
+                window.fetch = () => Promise.reject(new Error("offline"));
+                window.online = () => { window.fetch = real; };
+            }"""
+        )
+        page.evaluate(MOUNT, "talk")
+        page.get_by_label("Your question").fill("Why?")
+        page.get_by_label("Your question").press("Enter")
+        page.wait_for_selector(".twin-error")
+        assert "did not come (offline)" in page.get_by_role("status").inner_text()
+
+        page.evaluate("window.online()")
+        page.get_by_label("Your question").fill("Why?")
+        page.get_by_label("Your question").press("Enter")
+        page.get_by_text("tokens in").wait_for()
+
+
+def test_files_that_come_while_an_answer_is_written_can_be_chosen_again(
+    chromium, shipped, tmp_path
+):
+    with page_of(chromium, shipped) as page:
+        held = browsers.hold_the_first(page, "model.bin")
+        page.evaluate(MOUNT, "talk")
+        page.locator("summary").click()
+        page.get_by_label("Your question").fill("Why?")
+        page.get_by_label("Your question").press("Enter")
+        page.get_by_text("Loading the model").wait_for()
+        files = [tmp_path / "assistant" / name for name in ("model.json", "model.bin")]
+        page.get_by_label("Your own model").set_input_files(files)
+        page.get_by_text("One thing at a time").wait_for()
+
+        browsers.let_go(page, held, "model.bin")
+        page.get_by_text("tokens in").wait_for()
+        page.get_by_label("Your own model").set_input_files(files)
+        page.get_by_text("Your model is here").wait_for()

@@ -52,10 +52,21 @@ export class Client {
 
 const address = (path) => new URL(`../models/${path}`, HERE).href;
 
+async function index() {
+  try {
+    const answer = await fetch(address("index.json"));
+    if (!answer.ok) throw new Error(`answer ${answer.status}`);
+    return await answer.json();
+  } catch (error) {
+    list = null; // so that the next try asks again
+    throw new Error(`The list of models did not come (${error.message}): try again.`);
+  }
+}
+
 let list = null;
 /** The models that this copy of the site was built with: {assistant: {bytes, examples, context} or {missing: why}, …}. */
 export function shipped() {
-  list ??= fetch(address("index.json")).then((answer) => answer.json());
+  list ??= index();
   return list;
 }
 
@@ -66,7 +77,10 @@ export function client(name) {
     const it = new Client();
     const loading = it.ask("load", { header: address(`${name}/model.json`), numbers: address(`${name}/model.bin`) });
     opened.set(name, loading.then((about) => ({ it, about })));
-    loading.catch(() => opened.delete(name)); // so that the next try loads it again
+    loading.catch(() => { // so that the next try loads it again
+      opened.delete(name);
+      it.close();
+    });
   }
   return opened.get(name);
 }

@@ -16,7 +16,7 @@ export default function mount(el, data) {
     next = { probabilities: softmax(logits), alphabet };
     place.replaceChildren();
     mountSampler(place, { alphabet: alphabet.map((c) => c ?? "?"), prompts: [text], logits: [logits] });
-    append.disabled = false;
+    append.disabled = ask.field.value !== text; // it may have been changed in the meantime
     return `What chapter 10's model expects after “${text.slice(-30)}”.`;
   });
   ask.field.addEventListener("input", () => { append.disabled = true; });

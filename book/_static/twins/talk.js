@@ -26,7 +26,7 @@ export async function filesOf(transfer) {
 
 /** data: {} */
 export default function mount(el) {
-  const state = { own: null, messages: [], busy: false, about: null };
+  const state = { own: null, messages: [], busy: false, client: null, writing: null };
   const log = h("div", { role: "log", "aria-label": "Conversation" });
   const examples = h("div", { class: "twin-row", role: "group", "aria-label": "Questions to begin with" });
   const said = h("p", { role: "status", "aria-live": "polite" });
@@ -72,6 +72,7 @@ export default function mount(el) {
     line("user", question);
     field.control.value = "";
     const words = line("assistant", "");
+    state.writing = words; // a name for this answer
     try {
       const { it, about } = await model();
       state.client = it;
@@ -89,11 +90,17 @@ export default function mount(el) {
     }
     stop.hidden = true;
     ask.disabled = false;
+    state.writing = null;
     state.busy = false;
   }
 
   async function open(chosen) {
-    if (state.busy || !chosen.length) return;
+    if (!chosen.length) return;
+    if (state.busy) {
+      files.control.value = ""; // or choosing the same files again would be no change
+      tell("One thing at a time: wait for the end, or stop the answer, then choose your model again.");
+      return;
+    }
     state.busy = true;
     tell("Reading your model …");
     const it = new Client();
@@ -115,12 +122,11 @@ export default function mount(el) {
   }
 
   function halt() {
-    const { client: it, own: mine } = state;
+    const { client: it, own: mine, writing } = state;
     it?.stop();
-    if (mine?.it !== it) return;
-    const { busy, count } = { busy: state.busy, count: it.count };
+    if (!writing || mine?.it !== it) return;
     setTimeout(() => { // a vocabulary whose pattern never ends would not hear it
-      if (!busy || !state.busy || it.count !== count) return;
+      if (state.writing !== writing) return;
       state.own = null;
       it.close();
     }, 3000);
@@ -149,7 +155,7 @@ export default function mount(el) {
   el.append(examples, log, form, said, own);
   shipped().then(({ assistant }) => {
     if (state.own) return;
-    if (assistant.missing) tell(`This copy of the site was built without a trained model. ${assistant.missing}`);
-    else offer(assistant.examples);
-  });
+    if (!assistant.missing) offer(assistant.examples);
+    else if (!said.textContent) tell(`This copy of the site was built without a trained model. ${assistant.missing}`);
+  }, () => {}); // whoever asks hears of it
 }
