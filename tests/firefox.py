@@ -45,11 +45,40 @@ class Firefox:
         self.errors.clear()
         self.requested.clear()
         await self._command("browsingContext.navigate", context=self._tab, url=url, wait="complete")
-        for _ in range(60):
-            if await self.evaluate("document.documentElement.dataset.ready ?? null"):
+        await self.wait_for("document.documentElement.dataset.ready ?? null")
+
+    async def reload(self) -> None:
+        """Load the page again and wait until its scripts are ready."""
+        await self._command("browsingContext.reload", context=self._tab, wait="complete")
+        await self.wait_for("document.documentElement.dataset.ready ?? null")
+
+    async def wait_for(self, expression: str) -> None:
+        """Wait until an expression is true."""
+        for _ in range(300):
+            if await self.evaluate(expression):
                 return
-            await asyncio.sleep(0.5)
-        raise TimeoutError(f"{url} did not become ready")
+            await asyncio.sleep(0.1)
+        raise TimeoutError(f"{expression} did not become true")
+
+    async def type(self, text: str) -> None:
+        """Press the keys of a text, wherever the focus is."""
+        keys = [{"type": kind, "value": key} for key in text for kind in ("keyDown", "keyUp")]
+        await self._act("key", keys)
+
+    async def click(self, element: str) -> None:
+        """Click on the middle of an element, which this expression finds."""
+        middle = f"""(() => {{
+            const box = ({element}).getBoundingClientRect();
+            return JSON.stringify([box.x + box.width / 2, box.y + box.height / 2].map(Math.round));
+        }})()"""
+        x, y = json.loads(await self.evaluate(middle))
+        move = {"type": "pointerMove", "x": x, "y": y}
+        down = {"type": "pointerDown", "button": 0}
+        await self._act("pointer", [move, down, {"type": "pointerUp", "button": 0}])
+
+    async def _act(self, kind: str, actions: list[dict[str, Any]]) -> None:
+        source = {"type": kind, "id": kind, "actions": actions}
+        await self._command("input.performActions", context=self._tab, actions=[source])
 
     async def evaluate(self, expression: str) -> Any:
         """Return the value of an expression, which must be a string, a number, true, false or null."""
