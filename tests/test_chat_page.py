@@ -1046,9 +1046,11 @@ def test_a_reload_keeps_the_conversation(visit, script):
     script.say("One.", "Two.")
     visit.page.select_option("#model-0", "sft")
     visit.ask("First?")
+    visit.page.fill("#text", "A thought")
     visit.page.reload()
     visit.page.wait_for_selector("html[data-ready]")
     assert visit.turns() == [["First?", "One."]]
+    assert visit.page.input_value("#text") == "A thought"
     assert visit.page.input_value("#model-0") == "sft"
     visit.ask("Second?")
     assert "One." in CHAT.decode(script.prompts[-1])
