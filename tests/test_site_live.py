@@ -121,13 +121,13 @@ def test_what_may_follow_an_old_text_is_not_written_after_a_new_one(figure):
     page = figure("live-next")
     field = page.locator("form input[type=text]")
     draw = page.get_by_role("button", name="Draw one and go on")
-    held = browsers.hold_the_first(page, "model.bin")
+    held = browsers.hold_the_first(page, "index.json")
     field.fill("to be")
     page.get_by_role("button", name="Show", exact=True).click()
-    page.get_by_text("Loading the model").wait_for()
+    page.get_by_text("One moment").wait_for()
     field.fill("not to")
 
-    browsers.let_go(page, held, "model.bin")
+    browsers.let_go(page, held, "index.json")
     page.get_by_text("expects after “to be”").wait_for()
     assert draw.is_disabled()
 

@@ -124,17 +124,17 @@ def test_files_that_come_while_an_answer_is_written_can_be_chosen_again(
     chromium, shipped, tmp_path
 ):
     with page_of(chromium, shipped) as page:
-        held = browsers.hold_the_first(page, "model.bin")
+        held = browsers.hold_the_first(page, "index.json")
         page.evaluate(MOUNT, "talk")
         page.locator("summary").click()
         page.get_by_label("Your question").fill("Why?")
         page.get_by_label("Your question").press("Enter")
-        page.get_by_text("Loading the model").wait_for()
+        page.locator(".talk-turn").first.wait_for()
         files = [tmp_path / "assistant" / name for name in ("model.json", "model.bin")]
         page.get_by_label("Your own model").set_input_files(files)
         page.get_by_text("One thing at a time").wait_for()
 
-        browsers.let_go(page, held, "model.bin")
+        browsers.let_go(page, held, "index.json")
         page.get_by_text("tokens in").wait_for()
         page.get_by_label("Your own model").set_input_files(files)
         page.get_by_text("Your model is here").wait_for()
