@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import sys
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping
@@ -130,7 +131,8 @@ class _Screen:
         bold = "bold" if self.has_colour else ""
         table.add_row(*(Text(name, style=bold) for name in answers))
         table.add_row(*(Text(_printable(answer)) for answer in answers.values()))
-        self.console.print(table)
+        # rich takes a terminal that calls itself dumb to have 80 columns.
+        self.console.print(table, width=shutil.get_terminal_size().columns)
 
 
 _QUOTES = '"""'
@@ -156,7 +158,7 @@ def _read(prompt: str) -> tuple[str, bool]:
     return line.removesuffix(_QUOTES).strip("\n") if is_quoted else line.rstrip("\n"), is_quoted
 
 
-_MORE_HELP = '''/quit             end, as does Ctrl-D; Ctrl-C breaks an answer off
+_MORE_HELP = '''/quit            end, as does Ctrl-D; Ctrl-C breaks an answer off
 A line that begins with a space is never a command. A line that ends with \\ goes on in the next one, and
 so does everything between two """.'''
 

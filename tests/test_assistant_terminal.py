@@ -362,12 +362,13 @@ def test_names_have_colours_unless_the_user_wants_none(open_terminal, variables,
 
 @pytest.mark.slow
 @posix
-def test_two_models_answer_side_by_side(open_terminal, tmp_path):
+@pytest.mark.parametrize(("term", "width"), [("xterm", 60), ("dumb", 40)])
+def test_two_models_answer_side_by_side(open_terminal, tmp_path, term, width):
     other = tmp_path / "other"
     chatterer("b").save_pretrained(other)
     CHAT.base.save(other / "tokenizer.json")
     options = ["--compare", str(other), "--forget", "--max-new-tokens", "60"]
-    terminal = open_terminal(*options, width=60, TERM="xterm", NO_COLOR="1")
+    terminal = open_terminal(*options, width=width, TERM=term, NO_COLOR="1")
 
     terminal.wait_for("you> ")
     terminal.type("Hm?\n")
@@ -376,7 +377,7 @@ def test_two_models_answer_side_by_side(open_terminal, tmp_path):
 
     rows = [line for line in terminal.seen.splitlines() if line.startswith("aaa")]
     assert len(rows) > 1
-    assert all(len(row) <= 60 for row in rows)
+    assert all(len(row) <= width for row in rows)
     assert [sum(row.count(letter) for row in rows) for letter in "ab"] == [60, 60]
 
 
