@@ -69,7 +69,7 @@ def to_html() -> str:
     lines = "".join(_line(chapter, done) for chapter in all_chapters())
     return (
         f'<div style="display:flex;flex-wrap:wrap;gap:.8em;margin-bottom:.8em">{cards}</div>'
-        '<div role="table" style="display:grid;grid-template-columns:2.2em minmax(8em,auto) minmax(3em,1fr);'
+        '<div role="list" style="display:grid;grid-template-columns:2.2em minmax(8em,auto) minmax(3em,1fr);'
         f'gap:.3em .7em;align-items:center;max-width:44em">{lines}</div>'
     )
 
@@ -198,4 +198,5 @@ def _line(chapter: Chapter, done: dict[str, dict[str, str]]) -> str:
         facts.append(f"{right} of {total} exercises")
     title = f'<a href="{chapter.path.stem}.ipynb">{html.escape(chapter.title)}</a>'
     small = f'<br><span style="font-size:.85em">{" · ".join(facts)}</span>'
-    return f"<span>{chapter.number:02d}</span><span>{title}{small}</span>{bar}"
+    cells = f"<span>{chapter.number:02d}</span><span>{title}{small}</span>{bar}"
+    return f'<div role="listitem" style="display:contents">{cells}</div>'

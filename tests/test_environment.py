@@ -189,6 +189,13 @@ def test_progress_lists_the_chapters(learner):
     assert re.search("^01  Characters +25 minutes +exported", dashboard.summary(), re.M)
 
 
+def test_a_screen_reader_hears_a_list_of_chapters(learner):
+    page = dashboard.to_html()
+    assert page.count('role="list"') == 1
+    assert page.count('role="listitem"') == len(dashboard.summary().splitlines()[5:])
+    assert 'role="table"' not in page, "a table without rows is announced as empty"
+
+
 def test_every_chapter_says_how_long_it_takes(learner):
     for line in dashboard.summary().splitlines()[5:]:
         assert re.search(r"(minutes|hours?|evenings?|evening or two) ", line), line

@@ -62,18 +62,11 @@ function quietFolds() {
   }
 }
 
-/** Let drawings lead to pages: in a notebook their links name other notebooks. */
-function linkDrawings() {
-  for (const link of document.querySelectorAll(".cell_output a[href$='.ipynb']")) {
-    link.setAttribute("href", link.getAttribute("href").replace(/\.ipynb$/, ".html"));
-  }
-}
-
 /** Make whatever scrolls sideways reachable with the keyboard. */
 function focusScrollers() {
   const wide = ".bd-article pre, .cell_output, .cell_output .output, .pst-scrollable-table-container, .strip, mjx-container[display='true']";
   for (const el of document.querySelectorAll(wide)) {
-    if (el.scrollWidth > el.clientWidth && !el.hasAttribute("tabindex")) el.tabIndex = 0;
+    if (el.scrollWidth > el.clientWidth) el.tabIndex = 0; // also where the theme saw a folded one, and wrote -1
   }
 }
 
@@ -108,7 +101,6 @@ function openForPrinting() {
 labelCells();
 openForPrinting();
 quietFolds();
-linkDrawings();
 nameControls();
 await mountTwins();
 focusScrollers();

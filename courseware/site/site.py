@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from courseware import paths
+from courseware.site.mending import mend
 from courseware.site.models import ship_models
 from courseware.site.publishing import add_meta_tags, write_site_files
 from courseware.site.quizzes import with_quiz
@@ -132,6 +133,7 @@ def setup(app: Any) -> dict[str, Any]:
     app.connect("build-finished", _copy_mathjax)
     app.connect("build-finished", _drop_icon_script)
     app.connect("build-finished", _ship_models)
+    app.connect("build-finished", mend)
     app.connect("build-finished", lighten)
     app.connect("build-finished", write_site_files)
     app.connect("html-page-context", add_meta_tags)
