@@ -83,6 +83,21 @@ def test_the_twin_draws_in_proportion_to_the_probabilities():
     assert drawn == [0, 0, 2, 2, 3, 3]
 
 
+def test_a_seed_gives_the_same_even_numbers_again():
+    expression = """data.map((seed) => {
+      const random = m.seeded(seed);
+      return Array.from({ length: 4000 }, () => random());
+    })"""
+    first, again, other = in_node("sampler.js", expression, [3, 3, 4])
+
+    assert first == again
+    assert not set(first) & set(other)
+    assert 0 <= min(first) < max(first) < 1
+    # A tenth of 4,000 numbers falls into each tenth: 400, with a standard deviation of 19.
+    tenths = [sum(int(10 * x) == i for x in first) for i in range(10)]
+    assert all(abs(n - 400) < 5 * 19 for n in tenths), tenths
+
+
 def test_the_widget_follows_its_controls():
     data = {
         "alphabet": [*"abc\n "],

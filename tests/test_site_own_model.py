@@ -36,7 +36,7 @@ def page(chromium, tmp_path_factory):
     ship_models(site / "_static" / "models", site / "nothing")
     with page_of(chromium, site) as opened:
         opened.evaluate(MOUNT, "talk")
-        opened.locator("summary").click()
+        opened.locator("summary", has_text="Bring your own model").click()
         yield opened
 
 

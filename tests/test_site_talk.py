@@ -58,6 +58,49 @@ def test_a_question_is_answered_as_in_python_and_the_turn_is_remembered(chromium
     assert turns == [messages[0]["content"], first, "Why?", reply(model, CHAT, read)]
 
 
+def set_temperature(page, value: float, seed: int) -> None:
+    """Move the slider, as a reader does with the keyboard, and write the seed."""
+    page.locator("summary", has_text="Temperature").click()
+    slider = page.get_by_label("Temperature")
+    for _ in range(round(10 * value)):
+        slider.press("ArrowRight")
+    assert slider.get_attribute("aria-valuetext") == f"{value:.1f}"
+    page.get_by_label("Seed").fill(str(seed))
+
+
+def answer_of(page, question: str) -> str:
+    """Ask, and return the answer when it is complete."""
+    page.get_by_label("Your question").fill(question)
+    page.get_by_label("Your question").press("Enter")
+    page.wait_for_function("!document.querySelector('button[type=submit]').disabled")
+    return page.locator(".talk-turn span").last.text_content()
+
+
+def test_drawn_answers_are_the_same_for_the_same_seed(chromium, shipped):
+    answers = []
+    for seed in (7, 7, 8):
+        with page_of(chromium, shipped) as page:
+            page.evaluate(MOUNT, "talk")
+            set_temperature(page, 1.2, seed)
+            answers.append(answer_of(page, "Who are you?"))
+
+    assert answers[0] == answers[1]
+    assert answers[0] != answers[2]
+    greedy = reply(model_of("llama"), CHAT, [{"role": "user", "content": "Who are you?"}])
+    assert greedy not in answers
+
+
+def test_at_temperature_zero_there_is_no_seed_and_the_answer_is_pythons(chromium, shipped):
+    with page_of(chromium, shipped) as page:
+        page.evaluate(MOUNT, "talk")
+        set_temperature(page, 0.1, 3)
+        page.get_by_label("Temperature").press("Home")
+        assert not page.get_by_label("Seed").is_visible()
+        answer = answer_of(page, "Who are you?")
+
+    assert answer == reply(model_of("llama"), CHAT, [{"role": "user", "content": "Who are you?"}])
+
+
 def test_a_site_without_a_model_says_what_is_missing(chromium, tmp_path):
     site = site_of(tmp_path / "site")
     ship_models(site / "_static" / "models", tmp_path / "nothing")

@@ -1,6 +1,6 @@
 // Runs a model away from the page, which stays alive meanwhile. See client.js for what it is asked.
 
-import { filterLogits, draw, softmax } from "../twins/sampler.js";
+import { draw, filterLogits, seeded, softmax } from "../twins/sampler.js";
 import { largest } from "./engine.js";
 import { chooseFiles, openModel, Refused } from "./reading.js";
 
@@ -25,11 +25,15 @@ async function fetched(url) {
   return answer;
 }
 
-/** Write after `ids` until a special token, `most` tokens, or "stop"; `say` gets each piece of text. */
-async function write(ids, { most, temperature = 0, topP = null }, say) {
+/**
+ * Write after `ids` until a special token, `most` tokens, or "stop"; `say` gets each piece of text.
+ * At temperature 0 every token is the likeliest one; otherwise the same seed draws the same tokens.
+ */
+async function write(ids, { most, temperature = 0, topP = null, seed = null }, say) {
   const { engine, vocabulary, config } = model;
   const { stops } = vocabulary;
   const decode = vocabulary.decoder();
+  const random = seed === null ? Math.random : seeded(seed);
   const said = [];
   stopped = false;
   const start = performance.now();
@@ -39,7 +43,7 @@ async function write(ids, { most, temperature = 0, topP = null }, say) {
   let ended = "length";
 
   while (said.length < most && ids.length + said.length < config.max_seq_len) {
-    const id = temperature === 0 ? largest(logits) : draw(softmax(filterLogits([...logits], { temperature, topP })));
+    const id = temperature === 0 ? largest(logits) : draw(softmax(filterLogits([...logits], { temperature, topP })), random);
     if (stops.has(id)) {
       ended = "stop";
       break;

@@ -76,6 +76,17 @@ export function draw(probabilities, random = Math.random) {
   return probabilities.findLastIndex((p) => p > 0);
 }
 
+/** A source of the same random numbers from 0 to 1 for each seed: mulberry32, by Tommy Ettinger. */
+export function seeded(seed) {
+  let state = seed | 0;
+  return () => {
+    state = (state + 0x6d2b79f5) | 0;
+    let mixed = Math.imul(state ^ (state >>> 15), 1 | state);
+    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed;
+    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32;
+  };
+}
+
 const shown = (text) => [...text].map(visible).join("");
 
 /** data: {alphabet, prompts, logits: one row for each prompt} */

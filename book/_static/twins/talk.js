@@ -1,8 +1,9 @@
 // Talk with a model in the page: the course's assistant, or one that the reader opens. Nothing leaves the page.
 
 import { Client, client, megabytes, shipped } from "../live/client.js";
-import { h, labelled } from "./kit.js";
+import { h, labelled, slider } from "./kit.js";
 
+const CONTINUING = 0.8; // the temperature at which a model goes on with a text: at 0 it soon repeats itself
 const NAME = { user: "you", assistant: "MiniGPT" };
 
 /** The line below an answer. */
@@ -26,13 +27,20 @@ export async function filesOf(transfer) {
 
 /** data: {} */
 export default function mount(el) {
-  const state = { own: null, messages: [], busy: false, client: null, writing: null };
+  const state = { own: null, messages: [], busy: false, client: null, writing: null, temperature: 0 };
   const log = h("div", { role: "log", "aria-label": "Conversation" });
   const examples = h("div", { class: "twin-row", role: "group", "aria-label": "Questions to begin with" });
   const said = h("p", { role: "status", "aria-live": "polite" });
   const field = labelled("Your question", h("input", { type: "text", autocomplete: "off", maxlength: 2000 }));
   const ask = h("button", { type: "submit" }, "Ask");
   const stop = h("button", { type: "button", onclick: () => halt(), hidden: true }, "Stop");
+  const seed = labelled("Seed", h("input", { type: "number", min: 0, max: 999999, step: 1, value: 0 }));
+  const heat = slider("Temperature", { min: 0, max: 1.5, step: 0.1, value: 0, format: (value) => value.toFixed(1) }, (value) => {
+    state.temperature = value;
+    note();
+  });
+  const meaning = h("p", { class: "twin-note" });
+  const settings = h("details", {}, h("summary", {}, "Temperature"), heat.row, seed.row, meaning);
   const files = labelled("Your own model", h("input", { type: "file", multiple: true, accept: ".json,.bin" }));
   const own = h(
     "details",
@@ -48,6 +56,15 @@ export default function mount(el) {
     said.className = wrong ? "twin-error" : "";
     said.textContent = text;
   };
+
+  /** Say what the settings mean. A seed is of no use where nothing is drawn. */
+  function note() {
+    const isGreedy = state.temperature === 0;
+    seed.row.hidden = isGreedy;
+    meaning.textContent = isGreedy
+      ? "At 0, every token is the likeliest one, so the same question gets the same answer."
+      : "Each token is drawn. The same conversation with the same seed gets the same answer; change the seed for another one.";
+  }
 
   const line = (role, text) => {
     const words = h("span", {}, text);
@@ -79,9 +96,10 @@ export default function mount(el) {
       stop.hidden = false;
       tell("Writing …");
       const say = (piece) => words.append(piece);
+      const drawing = { temperature: state.temperature, seed: Math.trunc(Number(seed.control.value)) };
       const done = about.chat
-        ? await it.ask("answer", { messages: turns, context: about.context, most: 64 }, say)
-        : await it.ask("continue", { text: question, most: 200, temperature: 0.8 }, say);
+        ? await it.ask("answer", { messages: turns, context: about.context, most: 64, ...drawing }, say)
+        : await it.ask("continue", { text: question, most: 200, ...drawing }, say);
       if (about.chat && words.textContent.trim()) state.messages = [...turns, { role: "assistant", content: words.textContent }];
       tell(speed(done));
     } catch (error) {
@@ -109,6 +127,10 @@ export default function mount(el) {
       state.own?.it.close();
       state.own = { it, about };
       state.messages = [];
+      state.temperature = about.chat ? 0 : CONTINUING;
+      heat.control.value = state.temperature;
+      heat.update();
+      note();
       log.replaceChildren();
       examples.replaceChildren();
       const does = about.chat ? "it answers questions" : "it goes on with a text: it was not taught to answer";
@@ -152,7 +174,8 @@ export default function mount(el) {
     el.classList.remove("talk-drop");
     open(await filesOf(event.dataTransfer));
   });
-  el.append(examples, log, form, said, own);
+  note();
+  el.append(examples, log, form, said, settings, own);
   shipped().then(({ assistant }) => {
     if (state.own) return;
     if (!assistant.missing) offer(assistant.examples);
