@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 import xml.etree.ElementTree as ElementTree
+from pathlib import Path
 
+import nbformat
 import pytest
 import yaml
 from docutils import nodes, utils
 
 from courseware import paths
+from courseware.site.colab import BRANCH, FOLDERS, setup_cell, write_copies
+from courseware.site.mending import mended
 from courseware.site.publishing import (
     FEED,
     PICTURE,
@@ -114,6 +120,91 @@ def test_the_picture_has_the_size_of_a_card(tmp_path):
     with Image.open(tmp_path / "card.png") as picture:
         assert picture.size == (1200, 630)
     assert (tmp_path / "card.png").stat().st_size < 100_000
+
+
+# ---------------------------------------------------------------- copies for Colab
+
+# Stands before the cell: the course is not installed, and what pip would be asked for is printed.
+EMPTY_MACHINE = """
+import importlib.util, subprocess
+real = subprocess.run
+def run(command, **options):
+    if "pip" in command:
+        print("PIP", *command[4:])
+    elif "courseware.material.corpus" in command:
+        print("TEXT")
+    else:
+        return real(command, **options)
+subprocess.run = run
+importlib.util.find_spec = lambda name: None
+"""
+AFTERWARDS = """
+import os
+import courseware
+print("HERE", os.getcwd())
+print("FROM", courseware.__file__)
+"""
+
+
+def small_repository(folder: Path) -> Path:
+    """Make a repository with what the cell touches."""
+    for name, text in {
+        "courseware/__init__.py": "",
+        "notebooks/05_toy.ipynb": "{}",
+        "requirements.txt": "torch>=2,<3  # big\n# a note\njupyterlab>=4\n\nregex\n",
+    }.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text, encoding="utf-8")
+    identity = ["-c", "user.name=n", "-c", "user.email=e@example.org"]
+    for command in (["init", "-q", "-b", "main"], ["add", "."], [*identity, "commit", "-qm", "c"]):
+        subprocess.run(["git", *command], cwd=folder, check=True)
+    return folder
+
+
+@pytest.mark.slow
+def test_the_cell_for_colab_gets_the_course_into_an_empty_folder(tmp_path):
+    source = small_repository(tmp_path / "somewhere" / "course")
+    cell = setup_cell(source.as_uri(), "main", "notebooks")
+    empty = tmp_path / "machine"
+    empty.mkdir()
+
+    for _ in range(2):  # the second time everything is there
+        answer = subprocess.run(
+            [sys.executable, "-c", EMPTY_MACHINE + cell + AFTERWARDS],
+            cwd=empty,
+            capture_output=True,
+            encoding="utf-8",
+        )
+        assert answer.returncode == 0, answer.stderr
+        said = dict(line.split(" ", 1) for line in answer.stdout.splitlines() if " " in line)
+        assert said["PIP"] == "--quiet torch>=2,<3 regex"
+        assert Path(said["HERE"]).resolve() == (empty / "course" / "notebooks").resolve()
+        assert Path(said["FROM"]).resolve().is_relative_to((empty / "course").resolve())
+
+
+def test_the_cell_for_colab_does_nothing_where_the_course_is(tmp_path):
+    before = Path.cwd(), list(sys.path)
+    exec(setup_cell("https://example.org/nothing.git", "main", "notebooks"), {})
+    assert (Path.cwd(), list(sys.path)) == before
+
+
+def test_every_notebook_has_a_copy_with_the_cell_after_its_title(tmp_path):
+    copies = write_copies(tmp_path)
+    assert len(copies) == sum(len(list((paths.ROOT / f).glob("*.ipynb"))) for f in FOLDERS)
+
+    for copy in (copies[0], copies[-1]):
+        original = nbformat.read(paths.ROOT / copy.relative_to(tmp_path), as_version=4)
+        cells = nbformat.read(copy, as_version=4).cells
+        assert [cell.source for cell in cells[:1] + cells[2:]] == [
+            cell.source for cell in original.cells
+        ]
+        assert "git" in cells[1].source
+
+
+def test_the_button_leads_to_the_copies():
+    address = 'href="https://colab.research.google.com/github/o/r/blob/'
+    button = f'{address}main/notebooks/05_toy.ipynb"'
+    assert mended(button) == f'{address}{BRANCH}/notebooks/05_toy.ipynb"'
 
 
 # ---------------------------------------------------------------- the built pages

@@ -1,4 +1,4 @@
-"""Build and show the website of the course: `python -m courseware.site build` and `open`.
+"""Build and show the website of the course: `python -m courseware.site build` and `open`; `colab` writes notebooks.
 
 This module is also the site's Sphinx extension (see `_config.yml`). It copies MathJax from the Python package
 `sphinx-mathjax-offline`, so that no page makes a request to another server, it adds the models that the course has
@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from courseware import paths
+from courseware.site.colab import write_copies
 from courseware.site.mending import mend
 from courseware.site.models import ship_models
 from courseware.site.publishing import add_meta_tags, write_site_files
@@ -43,6 +44,11 @@ _MATHJAX_PARTS = (
     "a11y/assistive-mml.js",
 )
 _JUPYTER_BOOK = "from jupyter_book.cli.main import main; main()"
+_COMMANDS = {
+    "build": "build all pages",
+    "open": "build them and show them",
+    "colab": "write copies of the notebooks that get the course by themselves",
+}
 _MARKS = {
     "book/reference": ("<!-- public names -->", reference),
     "book/measurements": ("<!-- records -->", records),
@@ -94,10 +100,15 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit status."""
     parser = argparse.ArgumentParser(prog="python -m courseware.site", description=__doc__)
     commands = parser.add_subparsers(required=True, dest="command", metavar="COMMAND")
-    for name, about in (("build", "build all pages"), ("open", "build them and show them")):
+    for name, about in _COMMANDS.items():
         command = commands.add_parser(name, help=about, description=about)
         command.add_argument("--out", type=Path, default=None, metavar="FOLDER")
     chosen = parser.parse_args(arguments)
+
+    if chosen.command == "colab":
+        copies = write_copies(chosen.out or paths.ROOT / "_build" / "colab")
+        print(f"{len(copies)} notebooks for Colab are in {copies[0].parent.parent}")
+        return 0
 
     try:
         pages = build(chosen.out)
