@@ -30,6 +30,12 @@ const ROLES = {
   module: ["Module", "the name and the description of this chapter's module"],
 };
 
+/** Say what a proof was compared with; one that names nothing was worked out by hand, as the table of proofs says. */
+function comparison(reference = "by hand") {
+  if (/^(worked )?by hand$/.test(reference)) return "worked out by hand";
+  return /^(counted|written out) by hand$/.test(reference) ? reference : `against ${reference}`;
+}
+
 /** Say in words, above the cell, what its first line means, such as `#| export`. */
 function labelCells() {
   for (const cell of document.querySelectorAll("div.cell")) {
@@ -38,11 +44,11 @@ function labelCells() {
     if (!role) continue;
     const [name, ...rest] = ROLES[role];
     const claim = code.textContent.match(/^#\|\s*check:\s*([^|\n]+?)\s*(?:\|\s*against:\s*(.+))?\n/);
-    const fold = cell.querySelector("details.hide > summary"); // the sentence above a folded proof says the claim
-    const against = claim?.[2] ? `against ${claim[2]}` : "";
-    const meaning = claim ? [fold ? "" : claim[1], against].filter(Boolean).join(", ") : rest[0];
+    const fold = cell.querySelector("details.hide > summary");
+    const announced = fold && !cell.previousElementSibling?.matches("div.cell"); // the sentence above says the claim
+    const meaning = claim ? [announced ? "" : claim[1], comparison(claim[2])].filter(Boolean).join(", ") : rest[0];
     const label = Object.assign(document.createElement("div"), { className: "cell-role" });
-    label.append(Object.assign(document.createElement("strong"), { textContent: name }), meaning);
+    label.append(Object.assign(document.createElement("strong"), { textContent: name }), " ", meaning);
     cell.classList.add(`role-${role}`);
     (fold ?? cell).prepend(label);
   }
@@ -59,6 +65,53 @@ function quietFolds() {
     }
     summary.parentElement.classList.add("fold");
     summary.parentElement.classList.remove("admonition");
+  }
+}
+
+/** Let a message break over lines; several short lines are a table, which keeps its columns and scrolls. */
+function wrapMessages() {
+  for (const output of document.querySelectorAll(".cell_output pre")) {
+    const lines = output.textContent.trim().split("\n");
+    const long = lines.some((line) => line.length > 85); // wider than the page has room for
+    output.classList.toggle("message", lines.length <= 3 || (long && lines.length <= 12));
+  }
+}
+
+/** Keep a full stop with the formula before it, and the number of a name such as GPT-2 with the name. */
+function keepTogether() {
+  const together = (...parts) => {
+    const span = Object.assign(document.createElement("span"), { className: "together" });
+    span.append(...parts);
+    return span;
+  };
+
+  for (const formula of document.querySelectorAll("span.math")) {
+    const after = formula.nextSibling;
+    const mark = after?.nodeType === Node.TEXT_NODE && after.data.match(/^[.,;:!?)]+/)?.[0];
+    if (!mark) continue;
+    after.data = after.data.slice(mark.length);
+    after.before(together(formula, mark));
+  }
+
+  const name = /\b([A-Z]{3}-\d\w*)/;
+  const article = document.querySelector(".bd-article");
+  const walker = article && document.createTreeWalker(article, NodeFilter.SHOW_TEXT);
+  const texts = [];
+  while (walker?.nextNode()) {
+    const text = walker.currentNode;
+    if (name.test(text.data) && !text.parentElement.closest("pre, code, script, style, svg, .twin")) texts.push(text);
+  }
+  for (const text of texts) {
+    text.replaceWith(...text.data.split(name).map((part, i) => (i % 2 ? together(part) : part)));
+  }
+}
+
+/** Keep the words of a figure readable on a phone: below 9.5 pixels the figure scrolls rather than shrinks. */
+function widenFigures() {
+  for (const figure of document.querySelectorAll(".mg-figure svg")) {
+    const sizes = [...figure.querySelectorAll("text")].map((text) => parseFloat(getComputedStyle(text).fontSize));
+    const usual = sizes.sort((a, b) => a - b)[Math.floor(sizes.length / 2)];
+    if (usual) figure.style.minWidth = `${Math.round((figure.viewBox.baseVal.width * 9.5) / usual)}px`;
   }
 }
 
@@ -101,6 +154,9 @@ function openForPrinting() {
 labelCells();
 openForPrinting();
 quietFolds();
+wrapMessages();
+keepTogether();
+widenFigures();
 nameControls();
 await mountTwins();
 focusScrollers();

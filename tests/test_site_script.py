@@ -1,0 +1,133 @@
+"""What site.js makes of a page: labels above cells, messages that wrap, names and formulas that stay whole."""
+
+from __future__ import annotations
+
+import pytest
+from web_pages import page_of, site_of
+
+pytestmark = [pytest.mark.slow, pytest.mark.browser]
+
+FOLD = (
+    '<div class="cell docutils container"><details class="admonition hide above-input">'
+    '<summary aria-label="Toggle hidden content"><p class="admonition-title">Show code cell source</p></summary>'
+    '<div class="cell_input"><pre>{source}</pre></div></details></div>'
+)
+OUTPUT = '<div class="cell"><div class="cell_output"><div class="output"><pre>{text}</pre></div></div></div>'
+PAGE = (
+    '<!doctype html><html lang="en" data-theme="light"><meta charset="utf-8"><title>t</title>'
+    '<meta name="viewport" content="width=device-width"><link rel="icon" href="data:,">'
+    '<link rel="stylesheet" href="_static/custom.css"><main class="bd-article">{body}</main>'
+    '<script type="module" src="_static/site.js"></script>'
+)
+
+
+@pytest.fixture(scope="module")
+def open_body(chromium, tmp_path_factory):
+    """Return a function that shows HTML on a page of the site, as wide as a phone."""
+    folder = site_of(tmp_path_factory.mktemp("script"))
+
+    with page_of(chromium, folder) as page:
+        page.set_viewport_size({"width": 390, "height": 844})
+        root = page.url.removesuffix("empty.html")
+
+        def show(body):
+            (folder / "body.html").write_text(PAGE.format(body=body), encoding="utf-8")
+            page.goto(root + "body.html")
+            page.wait_for_selector("html[data-ready]")
+            return page
+
+        yield show
+
+
+def proof(claim: str, against: str = "") -> str:
+    title = f"#| check: {claim}" + (f" | against: {against}" if against else "")
+    return FOLD.format(source=f"{title}\nassert True\n")
+
+
+@pytest.mark.parametrize(
+    ("against", "said"),
+    [
+        ("", "worked out by hand"),
+        ("by hand", "worked out by hand"),
+        ("worked by hand", "worked out by hand"),
+        ("counted by hand", "counted by hand"),
+        ("a calculation by hand", "against a calculation by hand"),
+        ("F.gelu", "against F.gelu"),
+    ],
+)
+def test_a_folded_proof_says_what_it_was_compared_with(open_body, against, said):
+    page = open_body("<p>A sentence.</p>" + proof("a claim", against))
+
+    assert page.locator("summary .cell-role").inner_text().split() == ["Proof", *said.split()]
+
+
+def test_a_proof_without_a_sentence_above_it_says_its_claim(open_body):
+    body = "<p>A sentence.</p>" + proof("one", "the messages") + proof("two", "the messages")
+    page = open_body(body)
+
+    first, second = page.locator("summary .cell-role").all_inner_texts()
+    assert "one" not in first
+    assert "two, against the messages" in second
+
+
+def test_what_to_click_stands_behind_the_last_word_of_a_folded_cell(open_body):
+    page = open_body("<p>A sentence.</p>" + proof("a claim", "a rather long reference " * 4))
+
+    shape = page.locator("summary .cell-role").evaluate("el => getComputedStyle(el).display")
+    assert shape == "inline"
+
+
+@pytest.mark.parametrize(
+    ("text", "wraps"),
+    [
+        ("ValueError: " + "expected something else " * 9, True),
+        ("\n".join(["step  100  train 2.641  valid 2.520   " * 2] * 6), False),
+        ("step 100\nstep 200\nstep 300\n" + "1. the targets are not shifted, " * 4, True),
+        ("\n".join(["def f(x): return x  # " + "a long line of code " * 5] * 40), False),
+    ],
+    ids=["message", "table", "verdict", "listing"],
+)
+def test_a_message_wraps_and_a_table_scrolls(open_body, text, wraps):
+    page = open_body(OUTPUT.format(text=text))
+
+    wide = page.locator("pre").evaluate("el => el.scrollWidth > el.clientWidth")
+    assert wide is not wraps
+
+
+def test_a_full_stop_stays_with_its_formula(open_body):
+    page = open_body('<p>You take home <span class="math">x + 1</span>. And <em>this</em>.</p>')
+
+    assert page.locator(".together").all_inner_texts() == ["x + 1."]
+    assert page.locator("p").inner_text() == "You take home x + 1. And this."
+
+
+def test_a_name_with_a_number_stays_whole(open_body):
+    page = open_body("<p>GPT-2’s text is UTF-8.</p><pre>GPT-2</pre>")
+
+    assert page.locator(".together").all_inner_texts() == ["GPT-2", "UTF-8"]
+    assert page.locator("p").inner_text() == "GPT-2’s text is UTF-8."
+    broken = page.locator(".together").first.evaluate("el => getComputedStyle(el).whiteSpace")
+    assert broken == "nowrap"
+
+
+def test_the_space_at_the_beginning_of_code_is_shown(open_body):
+    code = '<code class="literal"> <span class="pre">?a+</span></code>'
+    page = open_body(f"<p>{code}</p><p>{code.replace('> <', '><')}</p>")
+
+    spaced, bare = [box.bounding_box()["width"] for box in page.locator("code").all()]
+    assert spaced > bare + 3
+
+
+def test_the_words_of_a_wide_figure_stay_readable_on_a_phone(open_body):
+    svg = '<svg role="img" aria-label="a" viewBox="0 0 {0} 300" style="max-width: 100%; width: {0}px">'
+    text = '<text x="9" y="99" style="font-size: 12px">a word</text></svg>'
+    figures = [
+        f'<div class="cell_output"><figure class="mg-figure">{svg.format(width)}{text}</figure></div>'
+        for width in (300, 700)
+    ]
+    page = open_body("".join(figures))
+
+    small, wide = [box.bounding_box()["width"] for box in page.locator("svg").all()]
+    assert small == 300
+    assert 12 * wide / 700 >= 9.4
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
