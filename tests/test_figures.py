@@ -15,7 +15,7 @@ matplotlib.use("agg")
 
 import matplotlib.pyplot as plt
 
-from courseware.widgets import figures
+from courseware.widgets import attention_pictures, figures
 from courseware.widgets.show import show, twin_html
 
 
@@ -173,3 +173,44 @@ def test_no_text_breaks_out_of_the_data(text):
 def test_a_twin_with_invalid_arguments_is_refused(twin, data, alt, part):
     with pytest.raises(ValueError, match=part):
         twin_html(twin, data, alt)
+
+
+def lines_of_text(svg: ElementTree.Element) -> list[tuple[float, float, float, str]]:
+    """Return (left, right, baseline, words) of each text; a digit or a letter is about 0.55 of its size wide."""
+    found = []
+    for text in svg.iter("text"):
+        width = 0.55 * float(text.get("font-size")) * len(text.text)
+        left = (
+            float(text.get("x"))
+            - {"start": 0, "middle": 0.5, "end": 1}[text.get("text-anchor")] * width
+        )
+        found.append((left, left + width, float(text.get("y")), text.text))
+    return found
+
+
+def test_the_scores_of_a_query_keep_clear_of_its_keys(monkeypatch):
+    words, numbers = ["poison", "bitter"], [-2.47, -1.05]
+    values = [[-1.53, 0.91], [-1.72, 1.84]]
+    shown = displayed(
+        monkeypatch, lambda: attention_pictures.one_query(words, numbers, [0.2, 0.8], values)
+    )
+    svg = ElementTree.fromstring(shown["text/html"]).find(".//svg")
+
+    boxes = [(float(r.get("x")), float(r.get("width"))) for r in svg.iter("rect")]
+    for left, right, _, words in lines_of_text(svg):
+        if words in ("-2.47", "-1.05"):
+            assert all(x + width + 6 < left or right + 4 < x for x, width in boxes if x > 110), (
+                words
+            )
+
+
+def test_the_words_beside_a_head_keep_clear_of_its_lines(monkeypatch):
+    shown = displayed(monkeypatch, attention_pictures.head)
+    svg = ElementTree.fromstring(shown["text/html"]).find(".//svg")
+
+    down = [
+        float(x) for x in re.findall(r"M([\d.]+) 120 L\1 290", ElementTree.tostring(svg).decode())
+    ]
+    right = max(end for _, end, _, words in lines_of_text(svg) if words == "mask, softmax:")
+    assert down
+    assert min(down) > right + 12

@@ -31,8 +31,8 @@ def head() -> None:
     d.text(252, 264, "weigh", anchor="start")
 
     d.arrow(150, 266, 190, 322)
-    d.line(380, 120, 380, 290)
-    d.arrow(380, 290, 250, 322)
+    d.line(400, 120, 400, 290)
+    d.arrow(400, 290, 250, 322)
     d.box(130, 322, 180, 36, "weights · V  (T, D)", "value")
     d.text(322, 345, "average", anchor="start")
     d.show(
@@ -54,14 +54,14 @@ def one_query(
     d = Drawing(440, bottom + 56)
     d.box(8, 8, 92, 34, words[-1], "query")
     d.text(54, 60, "its query", size=14)
-    for x, title in ((206, "score"), (262, "weight"), (382, "value")):
+    for x, title in ((208, "score"), (262, "weight"), (382, "value")):
         d.text(x, 30, title, size=14)
 
     for i, (word, score, weight, value) in enumerate(zip(words, scores, weights, values)):
         y = 46 + 44 * i
         d.line(100, 25, 118, y + 17, "query", 1.2)
-        d.box(118, y, 66, 34, word, "key", size=15)
-        d.text(206, y + 22, f"{score:.2f}", size=15)
+        d.box(118, y, 60, 34, word, "key", size=15)
+        d.text(208, y + 22, f"{score:.2f}", size=15)
         d.box(236, y + 6, max(1.0, 60 * weight), 22, colour="residual", radius=2)
         d.text(304, y + 22, f"{weight:.2f}", anchor="start", size=15)
         d.box(346, y, 86, 34, ", ".join(f"{v:.2f}" for v in value), "value", size=14)
