@@ -160,6 +160,22 @@ def test_the_report_finds_this_computer_ready():
     assert "<table>" in report._repr_html_()
 
 
+@pytest.mark.parametrize(
+    ("cores", "said"), [(1, "1 core, torch uses 1 thread"), (2, "2 cores, torch uses 1 thread")]
+)
+def test_the_report_counts_in_singular_and_plural(monkeypatch, cores, said):
+    monkeypatch.setattr(doctor.os, "cpu_count", lambda: cores)
+    monkeypatch.setattr("torch.get_num_threads", lambda: 1)
+
+    report = doctor.report()
+
+    assert [f.found for f in report.findings if f.what == "processor"] == [said]
+
+
+def test_the_columns_of_the_report_keep_apart():
+    assert "padding" in doctor.report()._repr_html_()
+
+
 def test_the_report_gives_advice_where_something_is_missing(monkeypatch):
     monkeypatch.setattr(doctor.sys, "version_info", (3, 9, 1))
     monkeypatch.setattr(doctor.shutil, "disk_usage", lambda _: SimpleNamespace(free=10**6))

@@ -71,7 +71,7 @@ def _row(finding: Finding) -> str:
     advice = "" if finding.ok else f"<br><em>{html.escape(finding.advice)}</em>"
     return (
         f"<tr><td>{mark}</td>"
-        f'<td style="text-align:left">{html.escape(finding.what)}</td>'
+        f'<td style="text-align:left;padding:0 1em 0 0.5em">{html.escape(finding.what)}</td>'
         f'<td style="text-align:left">{html.escape(finding.found)}{advice}</td></tr>'
     )
 
@@ -106,12 +106,16 @@ def _processor() -> Finding:
 
     cores = os.cpu_count() or 1
     threads = torch.get_num_threads()
-    found = f"{cores} cores, torch uses {threads} threads"
+    found = f"{_number(cores, 'core')}, torch uses {_number(threads, 'thread')}"
     if threads <= cores:
         return Finding("processor", found)
 
     advice = f"torch uses more threads than there are cores: torch.set_num_threads({cores})"
     return Finding("processor", found, advice)
+
+
+def _number(n: int, thing: str) -> str:
+    return f"{n} {thing}" if n == 1 else f"{n} {thing}s"
 
 
 def _memory() -> Finding:
