@@ -158,7 +158,7 @@ def report(runs: Sequence[Run]) -> str:
     best, worst = ranked[0], ranked[-1]
     lines += [
         "",
-        f"{len(runs)} runs of {len(cells)} models. From seed to seed the loss of the same model spreads by "
+        f"{len(runs)} runs of {len(cells)} models. The loss of the same model varies from seed to seed by "
         f"{spread:.4f} nats (standard deviation, {freedom} degrees of freedom).",
         "",
         f"Best: {_name(best[1])}, {best[0]:.4f}. Worst: {_name(worst[1])}, {worst[0]:.4f}.",
