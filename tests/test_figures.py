@@ -10,13 +10,16 @@ import ipywidgets
 import matplotlib
 import numpy as np
 import pytest
+import torch
 
 matplotlib.use("agg")
 
 import matplotlib.pyplot as plt
 
-from courseware.widgets import attention_pictures, figures
+from courseware.widgets import attention_pictures, feedforward_pictures, figures
+from courseware.widgets.bigram_sampler import bigram_sampler
 from courseware.widgets.show import show, twin_html
+from minigpt_lib.char_tokenizer import CharTokenizer
 
 
 @pytest.fixture(autouse=True)
@@ -214,3 +217,20 @@ def test_the_words_beside_a_head_keep_clear_of_its_lines(monkeypatch):
     right = max(end for _, end, _, words in lines_of_text(svg) if words == "mask, softmax:")
     assert down
     assert min(down) > right + 12
+
+
+def test_the_words_of_a_drawing_are_in_the_colour_of_the_page(monkeypatch):
+    shown = displayed(monkeypatch, feedforward_pictures.widen_and_narrow)
+    svg = ElementTree.fromstring(shown["text/html"]).find(".//svg")
+
+    # The blue of a query has too little contrast for text on a dark page.
+    assert not [text.text for text in svg.iter("text") if "fill" in text.get("style", "")]
+
+
+def test_the_controls_of_the_sampler_show_all_their_words():
+    tokenizer = CharTokenizer.from_text("banana")
+    box = bigram_sampler(torch.zeros(3, 3), tokenizer, start="a")
+    choice, heat, _, buttons, _ = box.children
+
+    assert choice.style.description_width == heat.style.description_width == "7em"
+    assert {button.layout.width for button in buttons.children} == {"auto"}

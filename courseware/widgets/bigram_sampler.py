@@ -27,10 +27,16 @@ def bigram_sampler(logits: Tensor, tokenizer: CharTokenizer, start: str = "t") -
     """
     import torch
 
+    wide = {"description_width": "7em"}
     choice = ipywidgets.Dropdown(
-        options=[(visible(c), c) for c in tokenizer.alphabet], value=start, description="After"
+        options=[(visible(c), c) for c in tokenizer.alphabet],
+        value=start,
+        description="After",
+        style=wide,
     )
-    heat = ipywidgets.FloatSlider(value=1, min=0, max=2, step=0.1, description="Temperature")
+    heat = ipywidgets.FloatSlider(
+        value=1, min=0, max=2, step=0.1, description="Temperature", style=wide
+    )
     bars = ipywidgets.HTML()
     page = ipywidgets.HTML()
     written: list[str] = []
@@ -65,7 +71,7 @@ def bigram_sampler(logits: Tensor, tokenizer: CharTokenizer, start: str = "t") -
         ("Write 200", lambda: write(200)),
         ("Start again", start_again),
     ):
-        button = ipywidgets.Button(description=words)
+        button = ipywidgets.Button(description=words, layout={"width": "auto"})
         button.on_click(lambda _, action=action: action())
         buttons.append(button)
     redraw_on_change([choice, heat], redraw)

@@ -23,7 +23,7 @@ def widen_and_narrow() -> None:
     d.text(middle, 88, "up:  C × 4C")
 
     row(112, 16, "query")
-    d.text(middle, 157, "4C hidden numbers", colour="query")
+    d.text(middle, 157, "4C hidden numbers")
 
     d.line(middle - 208, 142, middle - 52, 216, "residual")
     d.line(middle + 208, 142, middle + 52, 216, "residual")
