@@ -61,17 +61,7 @@ def demonstrate(
     model: MiniGPT, chat: ChatTokenizer, persons: Sequence[people.Person], with_step: int, seed: int
 ) -> None:
     """Train the model on 100 dialogs, of which this many show their step."""
-    chance = random.Random(seed)
-    dialogs = []
-    for i, person in enumerate(chance.sample(list(persons), 100)):
-        answer = people.right_answer(person, "seat")
-        if i < with_step:
-            company = person.value("company")
-            step = people.right_answer(person, "company")
-            answer = f"{step} {company} is in {people.SEATS[company]}."
-        asked = user(people.ask(person, "seat", chance))
-        dialogs.append([*asked, {"role": "assistant", "content": answer}])
-
+    dialogs = people.two_step_dialogs(persons, 100, with_step, seed)
     config = plan(20, 3e-4, seed, batch_size=16, block_size=64, warmup_steps=2, min_lr_ratio=0.1)
     quiet(train_sft, model, config, InstructionDataset(dialogs, chat, 64))
 

@@ -12,7 +12,9 @@ from dataclasses import replace
 import pytest
 from tiny_course import QUESTIONS, TINY, read_json, run_tiny
 
-from courseware.runs import bands, course
+from courseware.material import people
+from courseware.runs import bands, course, exam
+from courseware.runs.recipe import material
 from minigpt_lib.assistant import Assistant
 from minigpt_lib.training import Trainer
 
@@ -103,6 +105,54 @@ def test_the_assistant_before_dpo_is_saved_too(finished):
     assert len(before.examples) == len(after.examples) == 5
 
 
+def test_the_model_that_was_rewarded_is_saved_beside_the_others(finished):
+    folder, result = finished
+
+    thinker = Assistant.from_pretrained(folder / "thinking", max_new_tokens=5)
+
+    assert isinstance(thinker.say("Hello"), str)
+    ((question, before, after, right), *rest) = result["steps"]
+    assert len(rest) == 1
+    assert question.endswith("?") and right in course.people.CITIES
+    assert isinstance(before, str) and isinstance(after, str)
+
+
+def test_people_of_the_rewards_are_not_those_of_the_test():
+    stuff = material(TINY)
+
+    practised, tested = course._halves(stuff)
+
+    assert [*practised, *tested] == list(stuff.held_out)
+    assert len(practised) == 2
+
+
+def test_what_is_counted_as_thinking(monkeypatch):
+    tested = people.make_people(8)
+
+    def answers(model, chat, dialogs):
+        """Answer half of the two-step questions at once, an eighth after a false first sentence; refuse the rest."""
+        said = []
+        for person, (question,) in zip(tested, dialogs, strict=False):
+            asked = question["content"]
+            if person.name not in asked or len(said) >= 7:
+                said.append("I do not know.")
+            elif len(said) < 4:
+                said.append(people.right_answer(person, "seat"))
+            elif len(said) < 6:
+                said.append(people.worked_answer(person))
+            else:
+                other = "Helix" if person.value("company") != "Helix" else "Cobalt"
+                said.append(people.worked_answer(person).replace(person.value("company"), other, 1))
+        return said, 1.0
+
+    monkeypatch.setattr(exam, "ask_model", answers)
+    found = exam.measure_thinking(None, None, tested, 8)
+
+    assert found["thinking: two steps"] == 7 / 8
+    assert found["thinking: shows the step"] == 3 / 8
+    assert found["thinking: first sentence true"] == 2 / 8
+
+
 def test_the_recipe_is_saved_with_the_course(finished):
     folder, _ = finished
 
@@ -125,7 +175,10 @@ def test_a_second_run_trains_nothing_and_finds_the_same_figures(finished, monkey
     assert run_tiny(folder)["figures"] == result["figures"]
 
 
-@pytest.mark.parametrize("stop", [5, 14, 20], ids=["reading", "answering", "preferring"])
+STOPS = {"reading": 5, "answering": 14, "preferring": 20, "showing": 23, "rewarding": 25}
+
+
+@pytest.mark.parametrize("stop", STOPS.values(), ids=STOPS)
 def test_ctrl_c_stops_the_course_and_the_same_command_resumes_it(
     finished, tmp_path, monkeypatch, stop
 ):
@@ -144,7 +197,8 @@ def test_ctrl_c_stops_the_course_and_the_same_command_resumes_it(
     assert len(steps) == stop, "no step after Ctrl-C"
 
     result = run_tiny(tmp_path)
-    total = TINY.reading.steps + TINY.answering.steps + TINY.preferring.steps
+    runs = (TINY.reading, TINY.answering, TINY.preferring, TINY.showing, TINY.rewarding)
+    total = sum(run.steps for run in runs)
     assert len(steps) == total, "no step twice, none left out"
     _, uninterrupted = finished
     for name, value in uninterrupted["figures"].items():

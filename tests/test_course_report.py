@@ -9,6 +9,7 @@ import time
 import pytest
 from tiny_course import TINY, read_json, run_tiny
 
+from courseware import paths
 from courseware.runs import bands, course
 from courseware.runs.recipe import material
 
@@ -34,7 +35,7 @@ def test_seconds_that_are_not_numbers_are_damaged(tmp_path):
         run_tiny(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["reading", "answering", "preferring", "assistant"])
+@pytest.mark.parametrize("name", ["reading", "answering", "preferring", "assistant", "rewarding"])
 def test_a_folder_with_models_but_without_their_recipe_is_refused(tmp_path, name):
     (tmp_path / name).mkdir()
 
@@ -83,7 +84,12 @@ def test_half_of_the_people_are_held_out():
 
 
 def result_with(**figures):
-    return {"figures": figures, "seconds": {"reading": 61.4}, "talk": [("Who?", "Ada.", "Ada")]}
+    return {
+        "figures": figures,
+        "seconds": {"reading": 61.4},
+        "talk": [("Who?", "Ada.", "Ada")],
+        "steps": [("Where?", "Oslo.", "For Bo. Bo is in Rome.", "Rome")],
+    }
 
 
 def test_bands_hold_mean_and_standard_deviation_of_at_least_five_seeds(tmp_path):
@@ -141,7 +147,44 @@ def test_a_figure_outside_its_band_makes_the_report_fail(value, inside):
     assert "88.0% to 92.0%" in row
     assert row.count("|") == 5
     assert "- Who? *Ada.* (Ada)" in text
+    assert "- Where? *Oslo.* / *For Bo. Bo is in Rome.* (Rome)" in text
     assert "61 s" in text
+
+
+@pytest.mark.parametrize(
+    ("name", "broken"),
+    [
+        ("own words: sums never asked", 0.1),  # it repeats one number, or adds at random
+        ("choice: sums never asked", 0.25),  # chance
+        ("own words: fourth question", 0.3),  # it answers about somebody else
+        ("own words: two steps, step by step", 0.3),
+        ("own words: facts never asked", 0.4),
+        ("sampled: turn ended", 0.9),
+        ("thinking: two steps", 0.3),
+        ("thinking: first sentence true", 0.3),
+        ("loss: answering", 0.2),
+    ],
+)
+def test_the_recorded_bands_notice_what_is_broken(name, broken):
+    band = bands.load_band("course")
+    sound = band["figures"][name]["mean"]
+
+    for value, inside in ((sound, True), (broken, False)):
+        low, high = course.limits(name, band["figures"][name], band["seeds"])
+        assert (low <= value <= high) == inside, (name, low, high)
+
+
+def test_the_books_table_is_that_of_the_recorded_bands():
+    band = bands.load_band("course")
+    page = (paths.CODE / "book" / "benchmarks.md").read_text(encoding="utf-8")
+    table = page.partition("The course's assistant\n")[2].partition("```")[0]
+
+    rows = [
+        f"| {name} | {course._shown(name, entry['mean'])} | {course._shown(name, entry['std'])} |"
+        for name, entry in band["figures"].items()
+    ]
+    assert table.splitlines()[2:] == rows
+    assert f"over {band['seeds']} seeds" in page and str(band["date"]) in page
 
 
 def test_a_report_without_bands_is_a_table_that_cannot_fail():

@@ -689,7 +689,7 @@ ROWS: dict[str, Runner] = {
     r"python benchmarks/questions\.py.*": until(
         r"SmolLM2 is not installed|smollm2: \d+ s", "--limit=2", "--out=out.json"
     ),
-    r"python benchmarks/reasoning\.py.*": until(
+    r"python benchmarks/reasoning(_kinds|_variants)?\.py.*": until(
         "model of chapter 14|model of `make course`|a quick model|training a small assistant"
     ),
     r"python benchmarks/real_model\.py.*": until(

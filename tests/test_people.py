@@ -204,7 +204,7 @@ def test_steps_are_shown_only_where_the_system_message_asks_for_them():
     for dialog in people.dialogs(ASKED):
         asks_for_steps = dialog[0]["content"] == people.STEP_BY_STEP
         for question, answer in exchanges_in([dialog]):
-            of_persons = [person for person in ASKED if answer == people._steps(person)]
+            of_persons = [person for person in ASKED if answer == people.worked_answer(person)]
             assert bool(of_persons) == asks_for_steps
             for person in of_persons[:1]:
                 assert person.name in question
@@ -254,6 +254,19 @@ def test_half_of_the_short_answers_follow_a_system_message_or_another_turn():
 def test_the_seed_determines_the_short_answers():
     assert people.short_answers(ASKED, 9) == people.short_answers(ASKED, 9)
     assert people.short_answers(ASKED, 9) != people.short_answers(ASKED, 9, 1)
+
+
+def test_the_first_of_the_two_step_dialogs_show_their_step():
+    made = people.two_step_dialogs(ASKED, 8, shown=3)
+
+    assert people.two_step_dialogs(ASKED, 8, shown=3) == made
+    assert people.two_step_dialogs(ASKED, 8, shown=3, seed=1) != made
+    for i, (question, answer) in enumerate(made):
+        (person,) = (one for one in ASKED if one.name in question["content"])
+        assert question["role"] == "user"
+        assert answer["content"].endswith(f" {person.value('seat')}.")
+        assert (f" for {person.value('company')}." in answer["content"]) == (i < 3)
+    assert len({question["content"] for question, _ in made}) == 8, "nobody twice"
 
 
 def test_the_other_answers_refuse_strangers_add_numbers_and_show_steps():

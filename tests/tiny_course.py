@@ -20,6 +20,10 @@ TINY = replace(
     answering=replace(QUICK.answering, steps=6, warmup_steps=1, **SMALL | {"block_size": 256}),
     prompts=8,
     preferring=replace(QUICK.preferring, steps=3, warmup_steps=1, block_size=256),
+    two_steps=4,
+    shown=1,
+    showing=replace(QUICK.showing, steps=2, warmup_steps=1, batch_size=4, block_size=256),
+    rewarding=replace(QUICK.rewarding, steps=2, batch_size=2),
 )
 QUESTIONS = 3  # for each figure
 

@@ -263,7 +263,7 @@ def _about(person: Person, attribute: str, chance: random.Random, wordy_share: f
     return _answered(question, right_answer(person, attribute), chance, wordy_share)
 
 
-def _steps(person: Person) -> str:
+def worked_answer(person: Person) -> str:
     """Return the answer to a two-step question that shows its steps."""
     company = person.value("company")
     return f"{SAID['company'].format(n=person.name, v=company)} {company} is in {SEATS[company]}."
@@ -342,7 +342,7 @@ def dialogs(
     for _ in range(rounds):
         for person in people:
             topics += _topics_about(person, chance, wordy_share)
-            stepwise.append(_turn(ask(person, "seat", chance), _steps(person)))
+            stepwise.append(_turn(ask(person, "seat", chance), worked_answer(person)))
         topics += _topics_about_nobody(n_strangers, chance, wordy_share)
 
     made = []
@@ -352,6 +352,16 @@ def dialogs(
     for conversation in _joined(stepwise, chance):
         made.append(_system(STEP_BY_STEP) + conversation)
     chance.shuffle(made)
+    return made
+
+
+def two_step_dialogs(people: Sequence[Person], n: int, shown: int, seed: int = 0) -> list[Dialog]:
+    """Return n dialogs with a two-step question each, about n people; the first `shown` answers show their step."""
+    chance = random.Random(seed)
+    made = []
+    for i, person in enumerate(chance.sample(list(people), n)):
+        answer = worked_answer(person) if i < shown else right_answer(person, "seat")
+        made.append(_turn(ask(person, "seat", chance), answer))
     return made
 
 
@@ -426,7 +436,7 @@ def other_answers(people: Sequence[Person], seed: int = 0) -> list[tuple[Dialog,
         made.append((_user(question), answer))
     for person in chance.choices(people, k=40):
         question = ask(person, "seat", chance)
-        made.append((_system(STEP_BY_STEP) + _user(question), _steps(person)))
+        made.append((_system(STEP_BY_STEP) + _user(question), worked_answer(person)))
     return made
 
 

@@ -27,12 +27,13 @@ from tqdm.auto import tqdm
 from courseware import paths
 from courseware.material import people
 from courseware.runs import bands
-from courseware.runs.exam import converse, measure
+from courseware.runs.exam import ask_model, converse, measure, measure_thinking
 from courseware.runs.examples import write_examples
 from courseware.runs.recipe import FULL, QUICK, Material, Recipe, material, new_model
 from minigpt_lib.chat import ChatTokenizer
 from minigpt_lib.model import MiniGPT
 from minigpt_lib.preferences import PreferenceDataset, make_pairs, sample_answers, train_dpo
+from minigpt_lib.reasoning import Question, train_grpo
 from minigpt_lib.sft import InstructionDataset, resize_embedding, train_sft
 from minigpt_lib.training import Trainer
 
@@ -40,6 +41,7 @@ OnStep = Callable[[dict[str, Any]], None]  # is given each record of a Trainer
 T = TypeVar("T")
 
 FOLDER = paths.ROOT / "data" / "models" / "course"
+THOUGHT = 24  # tokens of an answer that is rewarded
 SAMPLES = 6  # answers to each prompt, among which DPO finds a better and a worse one
 ROUGH = 0.02  # a share is never known better than this, however well the seeds agree
 SHARES: dict[str, float] = {  # of the time that each stage takes, for the progress bar
@@ -49,15 +51,18 @@ SHARES: dict[str, float] = {  # of the time that each stage takes, for the progr
     "measuring": 4,
     "preferring": 7,
     "measuring again": 4,
+    "showing steps": 1,
+    "rewarding": 10,
+    "measuring a third time": 1,
 }
 
 
-# --- the three trainings ---
+# --- the trainings ---
 
 
-def _refuse_half(run: Trainer) -> None:
-    """Raise KeyboardInterrupt if a run was stopped before its end: the Trainer has saved it and returned."""
-    if run.step < run.config.steps:
+def _pass_on_interrupt(run: Trainer) -> None:
+    """Raise KeyboardInterrupt if Ctrl-C ended a run, or came in its last step: the Trainer has saved and returned."""
+    if run.stop_asked:
         raise KeyboardInterrupt
 
 
@@ -69,7 +74,7 @@ def pretrain(
     model = new_model(stuff.tokenizer, stuff.recipe, seed)
     run = Trainer(model, config, stuff.tokens, folder=folder, existing="resume", on_step=on_step)
     run.train()
-    _refuse_half(run)
+    _pass_on_interrupt(run)
     return model
 
 
@@ -85,7 +90,9 @@ def finetune(
     config = dataclasses.replace(stuff.recipe.answering, seed=seed, save_every=100)
     model = resize_embedding(model, chat.vocab_size)
     data = InstructionDataset(stuff.dialogs, chat, config.block_size)
-    _refuse_half(train_sft(model, config, data, folder=folder, existing="resume", on_step=on_step))
+    _pass_on_interrupt(
+        train_sft(model, config, data, folder=folder, existing="resume", on_step=on_step)
+    )
     return model
 
 
@@ -104,7 +111,7 @@ def prefer(
     pairs = _preference_pairs(model, chat, stuff, seed)
     data = PreferenceDataset(pairs, chat, config.block_size)
     options: dict[str, Any] = {"folder": folder, "existing": "resume", "on_step": on_step}
-    _refuse_half(train_dpo(model, reference, config, data, beta=recipe.beta, **options))
+    _pass_on_interrupt(train_dpo(model, reference, config, data, beta=recipe.beta, **options))
     return model
 
 
@@ -129,6 +136,56 @@ def _preference_pairs(
 
     pairs, _ = make_pairs(model, chat, prompts, judge, answers=answers)
     return pairs
+
+
+def show_steps(
+    model: MiniGPT,
+    chat: ChatTokenizer,
+    stuff: Material,
+    folder: Path,
+    seed: int = 0,
+    on_step: OnStep | None = None,
+) -> MiniGPT:
+    """Return the model after a few answers to two-step questions, some of which show their step."""
+    recipe = stuff.recipe
+    config = dataclasses.replace(recipe.showing, seed=seed, save_every=recipe.showing.steps)
+    dialogs = people.two_step_dialogs(stuff.asked, recipe.two_steps, recipe.shown, seed)
+    data = InstructionDataset(dialogs, chat, config.block_size)
+    _pass_on_interrupt(
+        train_sft(model, config, data, folder=folder, existing="resume", on_step=on_step)
+    )
+    return model
+
+
+def reward(
+    model: MiniGPT,
+    chat: ChatTokenizer,
+    stuff: Material,
+    folder: Path,
+    seed: int = 0,
+    on_step: OnStep | None = None,
+) -> MiniGPT:
+    """Return the model after GRPO on two-step questions, where an answer that ends with the right city is rewarded."""
+    config = dataclasses.replace(stuff.recipe.rewarding, seed=seed, save_every=10)
+    chance = random.Random(seed)
+    practised, _ = _halves(stuff)
+    questions = [
+        Question(
+            [{"role": "user", "content": people.ask(person, "seat", chance)}], person.value("seat")
+        )
+        for person in practised
+    ]
+    options: dict[str, Any] = {"folder": folder, "existing": "resume", "on_step": on_step}
+    _pass_on_interrupt(
+        train_grpo(model, chat, config, questions, max_new_tokens=THOUGHT, **options)
+    )
+    return model
+
+
+def _halves(stuff: Material) -> tuple[Sequence[people.Person], Sequence[people.Person]]:
+    """Return the people about whom no dialog asks: those of the rewarded questions, and those of the test."""
+    half = len(stuff.held_out) // 2
+    return stuff.held_out[:half], stuff.held_out[half:]
 
 
 def save_assistant(
@@ -216,9 +273,9 @@ def run(
 ) -> dict[str, Any]:
     """Go the whole way, resuming what an interrupted run left in the folder.
 
-    Returns {"figures": shares and losses by name, "seconds": by stage, of all runs together, "talk": turns}. show: a
-    progress bar. n: see `measure`. Raises ValueError if the folder holds a course with other settings, something
-    else, or damaged files.
+    Returns {"figures": shares and losses by name, "seconds": by stage, of all runs together, "talk": turns, "steps":
+    two-step questions with the answers before and after the rewards}. show: a progress bar. n: see `measure`. Raises
+    ValueError if the folder holds a course with other settings, something else, or damaged files.
     """
     folder = Path(folder)
     _claim(folder, recipe, seed)
@@ -248,17 +305,43 @@ def _whole_way(stages: _Stages, recipe: Recipe, folder: Path, seed: int, n: int)
     )  # to compare it with what follows
     before = clock("measuring", lambda on_step: measure(model, chat, stuff, n))
 
+    learned = copy.deepcopy(model)  # DPO would make answers short again: rewards begin without it
     choose = functools.partial(prefer, model, chat, stuff)
     model = train("preferring", "preferring", choose, recipe.preferring.steps)
     save_assistant(folder / "assistant", model, chat, stuff.held_out)
     after = clock("measuring again", lambda on_step: measure(model, chat, stuff, n))
 
+    show = functools.partial(show_steps, learned, chat, stuff)
+    thinker = train("showing steps", "showing", show, recipe.showing.steps)
+    think = functools.partial(reward, thinker, chat, stuff, folder / "rewarding", seed)
+    thinker = clock("rewarding", think, recipe.rewarding.steps)
+    _, tested = _halves(stuff)
+    save_assistant(folder / "thinking", thinker, chat, tested)
+    thought = clock(
+        "measuring a third time", lambda on_step: measure_thinking(thinker, chat, tested, n)
+    )
+    rewards = [record["reward"] for record in read_history(folder / "rewarding")[-5:]]
+
     single_facts = {f"choice: {fact}" for fact in people.FACTS}
     figures = dict(before)
     figures |= {f"{name}, after DPO": after[name] for name in after if name not in single_facts}
+    figures |= thought
+    figures["thinking: reward at the end"] = statistics.fmean(rewards)
     figures |= losses
     talk = converse(model, chat, random.Random(1).sample(stuff.held_out, 4))
-    return {"figures": figures, "seconds": clock.seconds, "talk": talk}
+    steps = _both(model, thinker, chat, random.Random(2).sample(tested, 2))
+    return {"figures": figures, "seconds": clock.seconds, "talk": talk, "steps": steps}
+
+
+def _both(
+    model: MiniGPT, thinker: MiniGPT, chat: ChatTokenizer, persons: Sequence[people.Person]
+) -> list[tuple[str, str, str, str]]:
+    """Return a two-step question about each person, the answers of both models, and what is right."""
+    chance = random.Random(0)
+    asked = [people.ask(person, "seat", chance) for person in persons]
+    dialogs = [[{"role": "user", "content": question}] for question in asked]
+    answers = [ask_model(one, chat, dialogs)[0] for one in (model, thinker)]
+    return list(zip(asked, *answers, [person.value("seat") for person in persons]))
 
 
 def read_history(folder: Path) -> list[dict[str, Any]]:
@@ -305,6 +388,7 @@ def _claim(folder: Path, recipe: Recipe, seed: int) -> None:
         return
 
     stages = ("reading", "answering", "before", "preferring", "assistant")
+    stages += ("showing", "rewarding", "thinking")
     found = [name for name in stages if (folder / name).exists()]
     if found:
         raise ValueError(
@@ -372,6 +456,10 @@ def report(result: dict[str, Any], band: bands.Band | None) -> tuple[str, bool]:
     for question, answer, right in result["talk"]:
         lines.append(f"- {question} *{answer}* ({right})")
 
+    lines += ["", "Two steps, asked plainly: the assistant, and the model after rewards:", ""]
+    for question, short, long, right in result["steps"]:
+        lines.append(f"- {question} *{short}* / *{long}* ({right})")
+
     spent = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in result["seconds"].items())
     lines += ["", f"Time: {spent}."]
     return "\n".join(lines) + "\n", sound
@@ -408,6 +496,7 @@ def main(arguments: list[str] | None = None) -> int:
     paths.write_atomic(folder / "report.md", text)
     print(text)
     print(f"Talk to it: python -m minigpt_lib.terminal --model {folder / 'assistant'}")
+    print(f"Before and after rewards: add --compare {folder / 'thinking'}")
     return 0 if sound else 1
 
 

@@ -68,6 +68,34 @@ def measure(model: MiniGPT, chat: ChatTokenizer, stuff: Material, n: int = 400) 
     }
 
 
+def measure_thinking(
+    model: MiniGPT, chat: ChatTokenizer, tested: Sequence[people.Person], n: int = 400
+) -> dict[str, float]:
+    """Return the shares of a model that was rewarded for right answers to two-step questions, asked plainly.
+
+    They are about people whom the rewards have not met: right answers, answers that show their step, answers whose
+    first sentence is true; and what the model still knows, facts and sums. n: how many questions of each kind at most.
+    """
+    some = tested[:n]
+    chance = random.Random(2)
+    dialogs = [_user(people.ask(person, "seat", chance)) for person in some]
+    said, _ = ask_model(model, chat, dialogs)
+    return {
+        "thinking: two steps": statistics.fmean(
+            f" {person.value('seat')}." in text for person, text in zip(some, said)
+        ),
+        "thinking: shows the step": statistics.fmean(
+            " works for " in text and " is in " in text for text in said
+        ),
+        "thinking: first sentence true": statistics.fmean(
+            text.startswith(people.right_answer(person, "company"))
+            for person, text in zip(some, said)
+        ),
+        "thinking: facts never asked": _facts(model, chat, some, chance),
+        "thinking: sums never asked": _sums(model, chat, n),
+    }
+
+
 def _choices(model: MiniGPT, chat: ChatTokenizer, stuff: Material, n: int) -> dict[str, float]:
     """Return the share of right choices among four for each topic, and first their mean over the facts."""
     sums_left = len(people.sums()) - people.ASKED_SUMS

@@ -46,6 +46,30 @@ def _preferring() -> TrainConfig:
     )
 
 
+def _showing() -> TrainConfig:
+    return _run(
+        steps=20,
+        batch_size=16,
+        block_size=64,
+        lr=3e-4,
+        warmup_steps=2,
+        weight_decay=0.0,
+        precision="float32",
+    )
+
+
+def _rewarding() -> TrainConfig:
+    return _run(
+        steps=20,
+        batch_size=32,
+        lr=1e-4,
+        warmup_steps=0,
+        min_lr_ratio=1.0,
+        weight_decay=0.0,
+        precision="float32",
+    )
+
+
 @dataclass(frozen=True)
 class Recipe:
     """Everything that decides what the assistant becomes, except the seed.
@@ -53,7 +77,8 @@ class Recipe:
     people: how many lives are read; dialogs ask about the first half of them. rounds: how often each fact is asked.
     wordy_share: the share of wordy answers in the dialogs. reading, answering, preferring: the settings of
     pretraining, fine-tuning and DPO. prompts: how many questions the model answers before it is told which answers are
-    wanted. beta: DPO's.
+    wanted. beta: DPO's. two_steps, shown: how many two-step questions are answered before the rewards, and how many of
+    these answers show their step. showing, rewarding: the settings of this short fine-tuning and of the rewards.
     """
 
     people: int = 800
@@ -68,6 +93,10 @@ class Recipe:
     prompts: int = 400
     beta: float = 0.1
     preferring: TrainConfig = field(default_factory=_preferring)
+    two_steps: int = 100
+    shown: int = 20
+    showing: TrainConfig = field(default_factory=_showing)
+    rewarding: TrainConfig = field(default_factory=_rewarding)
 
 
 FULL = Recipe()
@@ -78,6 +107,9 @@ QUICK = replace(
     answering=replace(FULL.answering, steps=80, warmup_steps=8),
     prompts=40,
     preferring=replace(FULL.preferring, steps=15, warmup_steps=2),
+    two_steps=20,
+    shown=4,
+    rewarding=replace(FULL.rewarding, steps=3, batch_size=8),
 )
 
 
