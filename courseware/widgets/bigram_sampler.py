@@ -46,7 +46,8 @@ def bigram_sampler(logits: Tensor, tokenizer: CharTokenizer, start: str = "t") -
         return sharpened(row, heat.value)
 
     def redraw() -> None:
-        likely = probabilities().topk(_SHOWN)
+        found = probabilities()
+        likely = found.topk(min(_SHOWN, len(found)))
         rows = [
             _bar(tokenizer.decode([i]), p)
             for p, i in zip(likely.values.tolist(), likely.indices.tolist())
