@@ -221,7 +221,7 @@ def test_a_stopped_answer_does_not_cost_the_model_while_another_one_is_read(
     ship_models(site / "_static" / "models", site / "nothing")
     with page_of(chromium, site) as page:
         page.evaluate(MOUNT, "talk")
-        page.locator("summary").click()
+        page.locator("summary", has_text="Bring your own model").click()
         verdict(page, sorted(exported.iterdir()))
         page.evaluate(
             """() => {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from web_pages import page_of, site_of
 
@@ -30,9 +32,12 @@ def open_body(chromium, tmp_path_factory):
         page.set_viewport_size({"width": 390, "height": 844})
         root = page.url.removesuffix("empty.html")
 
+        numbers = itertools.count()
+
         def show(body):
-            (folder / "body.html").write_text(PAGE.format(body=body), encoding="utf-8")
-            page.goto(root + "body.html")
+            name = f"body{next(numbers)}.html"  # a new one each time: a browser keeps what it has read this second
+            (folder / name).write_text(PAGE.format(body=body), encoding="utf-8")
+            page.goto(root + name)
             page.wait_for_selector("html[data-ready]")
             return page
 

@@ -133,7 +133,7 @@ def test_a_late_list_of_models_does_not_take_back_a_refusal(chromium, tmp_path):
     with page_of(chromium, site) as page:
         held = browsers.hold_the_first(page, "index.json")
         page.evaluate(MOUNT, "talk")
-        page.locator("summary").click()
+        page.locator("summary", has_text="Bring your own model").click()
         wrong = {"name": "model.gguf", "mimeType": "", "buffer": b"GGUF" + bytes(12)}
         page.get_by_label("Your own model").set_input_files([wrong])
         page.wait_for_selector(".twin-error")
@@ -169,7 +169,7 @@ def test_files_that_come_while_an_answer_is_written_can_be_chosen_again(
     with page_of(chromium, shipped) as page:
         held = browsers.hold_the_first(page, "index.json")
         page.evaluate(MOUNT, "talk")
-        page.locator("summary").click()
+        page.locator("summary", has_text="Bring your own model").click()
         page.get_by_label("Your question").fill("Why?")
         page.get_by_label("Your question").press("Enter")
         page.locator(".talk-turn").first.wait_for()

@@ -92,7 +92,7 @@ def test_a_search_finds_a_chapter(chromium, address):
           form.submit();
         }"""
     )
-    page.wait_for_selector("#search-results li a")
+    page.wait_for_selector("#search-results li a:has-text('Attention')")
     found = page.locator("#search-results li a").all_inner_texts()
     context.close()
 
