@@ -32,9 +32,10 @@ from rivals import hardware, hardware_line, save, table
 from courseware.checks.short_runs import quiet
 from courseware.material import people
 from courseware.runs import demo
+from courseware.runs.course import two_step_questions
 from minigpt_lib.chat import ChatTokenizer, answer_ids
 from minigpt_lib.model import MiniGPT
-from minigpt_lib.reasoning import Question, exact_reward, sample_groups, train_grpo
+from minigpt_lib.reasoning import exact_reward, sample_groups, train_grpo
 from minigpt_lib.sft import InstructionDataset, train_sft
 from minigpt_lib.training import TrainConfig
 
@@ -49,12 +50,6 @@ Dialog = list[dict[str, str]]
 def user(text: str) -> Dialog:
     """Return a dialog of one question."""
     return [{"role": "user", "content": text}]
-
-
-def two_steps(persons: Sequence[people.Person], seed: int) -> list[Question]:
-    """Return a two-step question about each person, in random wording."""
-    chance = random.Random(seed)
-    return [Question(user(people.ask(p, "seat", chance)), p.value("seat")) for p in persons]
 
 
 def demonstrate(
@@ -85,7 +80,7 @@ def measure(
     model: MiniGPT, chat: ChatTokenizer, persons: Sequence[people.Person]
 ) -> dict[str, float]:
     """Return the shares of greedy answers that the script's docstring names."""
-    asked = two_steps(persons, 3)
+    asked = two_step_questions(persons, 3)
     said = answers(model, chat, [list(q.dialog) for q in asked])
     chance = random.Random(11)
     topics: dict[str, list[tuple[str, str]]] = {"facts": [], "sums": [], "strangers": []}
@@ -149,7 +144,7 @@ def run(name: str, model: MiniGPT, chat: ChatTokenizer, stuff: Any, seed: int) -
     before = measure(model, chat, stuff.held_out[half:])
 
     began = time.perf_counter()
-    questions = two_steps(stuff.held_out[:half], seed)
+    questions = two_step_questions(stuff.held_out[:half], seed)
     options = {"group_size": 8, "max_new_tokens": NEW}
     trainer = quiet(train_grpo, model, chat, plan(updates, lr, seed), questions, **options)
     seconds = time.perf_counter() - began
@@ -163,7 +158,7 @@ def run(name: str, model: MiniGPT, chat: ChatTokenizer, stuff: Any, seed: int) -
 
 def speed(model: MiniGPT, chat: ChatTokenizer, stuff: Any) -> dict[str, float]:
     """Return the seconds in which 256 answers are drawn: in one batch, and one at a time (from 16 of them)."""
-    dialogs = [q.dialog for q in two_steps(stuff.held_out[:32], 0)]
+    dialogs = [q.dialog for q in two_step_questions(stuff.held_out[:32], 0)]
     times = {"batched": [], "one by one": []}
     for repeat in range(4):
         generator = torch.Generator().manual_seed(repeat)

@@ -23,12 +23,13 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
-from reasoning import NEW, demonstrate, measure, plan, two_steps
+from reasoning import NEW, demonstrate, measure, plan
 from rivals import hardware, hardware_line, save, table
 
 import minigpt_lib.reasoning
 from courseware.checks.short_runs import quiet
 from courseware.runs import demo
+from courseware.runs.course import two_step_questions
 from minigpt_lib.chat import ChatTokenizer
 from minigpt_lib.model import MiniGPT
 from minigpt_lib.reasoning import train_grpo
@@ -83,7 +84,7 @@ def run(
     """Return the shares after the updates of one variant, and where its seconds went."""
     half = len(stuff.held_out) // 2
     model = copy.deepcopy(model)
-    questions = two_steps(stuff.held_out[:half], seed)
+    questions = two_step_questions(stuff.held_out[:half], seed)
     settings = {"group_size": 8, "max_new_tokens": NEW} | options
 
     began = time.perf_counter()

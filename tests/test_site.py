@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from courseware import paths
+from courseware.site.mending import mended
 from courseware.widgets.show import twin_html
 
 pytestmark = pytest.mark.slow
@@ -111,6 +112,15 @@ def test_no_page_refers_to_another_server(pages):
                 found.append((sheet.name, "css", url))
 
     assert not found
+
+
+def test_drawings_lead_to_pages_and_an_empty_corner_is_no_heading():
+    page = '<th class="head"><p></p></th><th></th><th>a</th><a href="05_attention.ipynb#x">A</a>'
+    download = '<a href="../_sources/notebooks/05_attention.ipynb">B</a>'
+
+    assert mended(page + download) == (
+        '<td></td><td></td><th>a</th><a href="05_attention.html#x">A</a>' + download
+    )
 
 
 def test_every_picture_has_a_text_alternative(pages):

@@ -35,7 +35,7 @@ from minigpt_lib.model import MiniGPT
 from minigpt_lib.preferences import PreferenceDataset, make_pairs, sample_answers, train_dpo
 from minigpt_lib.reasoning import Question, train_grpo
 from minigpt_lib.sft import InstructionDataset, resize_embedding, train_sft
-from minigpt_lib.training import Trainer
+from minigpt_lib.training import TrainConfig, Trainer
 
 OnStep = Callable[[dict[str, Any]], None]  # is given each record of a Trainer
 T = TypeVar("T")
@@ -89,7 +89,19 @@ def finetune(
     """Return a copy of the model with rows for the control tokens, after it has learned to answer."""
     config = dataclasses.replace(stuff.recipe.answering, seed=seed, save_every=100)
     model = resize_embedding(model, chat.vocab_size)
-    data = InstructionDataset(stuff.dialogs, chat, config.block_size)
+    return _imitate(model, chat, stuff.dialogs, config, folder, on_step)
+
+
+def _imitate(
+    model: MiniGPT,
+    chat: ChatTokenizer,
+    dialogs: Sequence[people.Dialog],
+    config: TrainConfig,
+    folder: Path,
+    on_step: OnStep | None,
+) -> MiniGPT:
+    """Return the model, trained in place on the answers of dialogs."""
+    data = InstructionDataset(dialogs, chat, config.block_size)
     _pass_on_interrupt(
         train_sft(model, config, data, folder=folder, existing="resume", on_step=on_step)
     )
@@ -150,11 +162,7 @@ def show_steps(
     recipe = stuff.recipe
     config = dataclasses.replace(recipe.showing, seed=seed, save_every=recipe.showing.steps)
     dialogs = people.two_step_dialogs(stuff.asked, recipe.two_steps, recipe.shown, seed)
-    data = InstructionDataset(dialogs, chat, config.block_size)
-    _pass_on_interrupt(
-        train_sft(model, config, data, folder=folder, existing="resume", on_step=on_step)
-    )
-    return model
+    return _imitate(model, chat, dialogs, config, folder, on_step)
 
 
 def reward(
@@ -167,19 +175,22 @@ def reward(
 ) -> MiniGPT:
     """Return the model after GRPO on two-step questions, where an answer that ends with the right city is rewarded."""
     config = dataclasses.replace(stuff.recipe.rewarding, seed=seed, save_every=10)
-    chance = random.Random(seed)
     practised, _ = _halves(stuff)
-    questions = [
-        Question(
-            [{"role": "user", "content": people.ask(person, "seat", chance)}], person.value("seat")
-        )
-        for person in practised
-    ]
+    questions = two_step_questions(practised, seed)
     options: dict[str, Any] = {"folder": folder, "existing": "resume", "on_step": on_step}
     _pass_on_interrupt(
         train_grpo(model, chat, config, questions, max_new_tokens=THOUGHT, **options)
     )
     return model
+
+
+def two_step_questions(persons: Sequence[people.Person], seed: int) -> list[Question]:
+    """Return a two-step question about each person, in random wording."""
+    chance = random.Random(seed)
+    return [
+        Question([{"role": "user", "content": people.ask(p, "seat", chance)}], p.value("seat"))
+        for p in persons
+    ]
 
 
 def _halves(stuff: Material) -> tuple[Sequence[people.Person], Sequence[people.Person]]:

@@ -81,9 +81,7 @@ def measure_thinking(
     dialogs = [_user(people.ask(person, "seat", chance)) for person in some]
     said, _ = ask_model(model, chat, dialogs)
     return {
-        "thinking: two steps": statistics.fmean(
-            f" {person.value('seat')}." in text for person, text in zip(some, said)
-        ),
+        "thinking: two steps": _share_of_cities(some, said),
         "thinking: shows the step": statistics.fmean(
             " works for " in text and " is in " in text for text in said
         ),
@@ -137,6 +135,11 @@ def _two_steps(
     """Return how often the model names the city of a person's employer; `before` stands before the question."""
     dialogs = [before + _user(people.ask(person, "seat", chance)) for person in some]
     said, _ = ask_model(model, chat, dialogs)
+    return _share_of_cities(some, said)
+
+
+def _share_of_cities(some: Sequence[people.Person], said: Sequence[str]) -> float:
+    """Return the share of answers that name the city of the person's employer."""
     return statistics.fmean(f" {person.value('seat')}." in text for person, text in zip(some, said))
 
 
