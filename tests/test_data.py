@@ -73,6 +73,7 @@ def test_without_a_writable_folder_the_plays_load_but_are_not_cached(tmp_path, m
     assert "could not be kept" in caplog.text
 
 
+@pytest.mark.slow
 def test_the_plays_consist_of_speeches_only():
     text = load_text()
 

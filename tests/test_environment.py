@@ -196,6 +196,7 @@ def learner(tmp_path, monkeypatch):
     return progress.record
 
 
+@pytest.mark.slow
 def test_progress_lists_the_chapters(learner):
     text = dashboard.summary()
 
@@ -205,6 +206,7 @@ def test_progress_lists_the_chapters(learner):
     assert re.search("^01  Characters +25 minutes +exported", dashboard.summary(), re.M)
 
 
+@pytest.mark.slow
 def test_a_screen_reader_hears_a_list_of_chapters(learner):
     page = dashboard.to_html()
     assert page.count('role="list"') == 1
@@ -236,6 +238,7 @@ def test_tonight_is_a_short_exercise_of_a_chapter_that_was_reached(learner):
     assert "This weekend: chapters 2 to 4" in text
 
 
+@pytest.mark.slow
 def test_the_next_step_is_the_first_chapter_that_is_not_exported(learner):
     assert "Next step: chapter 1, Characters (25 minutes)." in dashboard.summary()
     for stem in ("01_characters", "02_bpe", "04_baselines"):

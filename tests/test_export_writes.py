@@ -320,6 +320,7 @@ def write_all(texts: dict[Path, str]) -> None:
         transaction.replace_all(texts)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 def test_killed_around_every_step_of_two_modules(course, after):

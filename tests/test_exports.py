@@ -352,6 +352,7 @@ def test_ctrl_c_ends_the_command_without_a_traceback(tmp_path, monkeypatch):
     assert ended.value.code == 130
 
 
+@pytest.mark.slow
 def test_the_command_exports_a_model(tmp_path):
     model_of(FAMILIES["llama"]).save_pretrained(tmp_path / "run")
     CHAT.base.save(tmp_path / "run" / "tokenizer.json")

@@ -367,6 +367,7 @@ def test_an_interrupted_training_is_saved_and_ends_with_status_130(monkeypatch, 
     assert "from step 3 to 9" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "says", "goes_on"),
     [

