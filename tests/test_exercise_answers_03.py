@@ -93,7 +93,7 @@ ANSWERS = [
     ("window_starts", lambda n, b, s: windows_by_while(n, b, b, 0),
      "two things at once: a window without its last target, and the stride is ignored"),
     ("window_starts", lambda n, b, s: windows_by_while(n, b, 1, 2),
-     "two things at once: the last window is lost, and a window at every token"),
+     "two things at once: the last window is lost, and the stride is ignored"),
     ("window_starts", lambda n, b, s: range(0, n - b, s), "wrong type"),
 ]  # fmt: skip
 

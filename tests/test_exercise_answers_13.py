@@ -196,7 +196,7 @@ ANSWERS = [
     ("validation_ids", lambda ids, f: side_by_hex(ids, min(0.9, 1.1 * f)), "wrong length"),
     ("validation_ids", lambda ids, f: sorted(side_by_hex(ids, f)), "wrong value"),
     ("validation_ids", lambda ids, f: set(side_by_hex(ids, f)), "wrong type"),
-    ("validation_ids", side_by_position, "the last part of the list"),
+    ("validation_ids", side_by_position, "a part of the list"),
     ("validation_ids", side_by_chance, "drawn at random"),
     ("validation_ids", side_by_remainder, "steps of a hundredth"),
     ("validation_ids", lambda ids, f: side_by_hex(ids, f, digits=8), "eight hexadecimal digits"),

@@ -117,9 +117,7 @@ WINDOWS = Exercise(
                 edit=("- block_size", "- block_size + 1")),
         Mistake("runs over the end", "Some windows start so late that the text ends before they do. The last start is n_tokens - block_size - 1.",
                 edit=("- block_size", "")),
-        Mistake("the stride is ignored", "The windows are block_size apart, whatever the stride is: it is the third argument of range.",
-                edit=("stride))", "block_size))")),
-        Mistake("a window at every token", "Your windows begin at every token, whatever the stride is: it is the third argument of range.",
-                edit=(", stride))", "))")),
+        Mistake("the stride is ignored", "The distance of your windows does not depend on the stride: it is the third argument of range.",
+                edit=("stride))", "block_size))"), also=((", stride))", "))"),)),
     ),
 )  # fmt: skip
