@@ -163,7 +163,7 @@ class Conversation:
 
 
 _KIND = "MiniGPT conversation 1"
-OWN_MODELS = ("preferences", "sft", "course", "quick_assistant")  # the best first
+OWN_MODELS = ("preferences", "sft", "course", "course/before")  # the best first
 
 
 def _read_conversation(path: str | Path, chat: ChatTokenizer) -> dict[str, Any]:

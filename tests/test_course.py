@@ -12,8 +12,9 @@ from dataclasses import replace
 import pytest
 from tiny_course import QUESTIONS, TINY, read_json, run_tiny
 
+from courseware import paths
 from courseware.material import people
-from courseware.runs import bands, course, exam
+from courseware.runs import bands, course, demo, exam, recipe
 from courseware.runs.recipe import material
 from minigpt_lib.assistant import Assistant
 from minigpt_lib.training import Trainer
@@ -241,3 +242,57 @@ def test_the_command_reports_every_figure(finished, tmp_path, monkeypatch, capsy
         assert f"| {name} |" in report
     assert report.strip() in capsys.readouterr().out
     assert "**out**" not in report
+
+
+def test_the_first_part_alone_is_where_the_whole_course_goes_on(finished, tmp_path, monkeypatch):
+    model, _, _ = course.learn_to_answer(TINY, tmp_path, show=False)
+    stored = (tmp_path / "before" / "model.safetensors").read_bytes()
+    assert stored == (finished[0] / "before" / "model.safetensors").read_bytes()
+    assert not (tmp_path / "assistant").exists()
+
+    steps = []
+    usual = Trainer.train
+    monkeypatch.setattr(
+        Trainer, "train", lambda run: (steps.append(run.config.steps - run.step), usual(run))[1]
+    )
+    result = run_tiny(tmp_path)
+    assert steps[:2] == [0, 0]  # reading and answering were done
+    assert result["figures"] == finished[1]["figures"]
+
+
+@pytest.fixture
+def models(finished, tmp_path, monkeypatch):
+    """Return a data/models of its own, in which demo.assistant finds its models, with a recipe of seconds."""
+    monkeypatch.setattr(demo, "MODELS", tmp_path)
+    monkeypatch.setattr(paths, "ROOT", tmp_path.parent)
+    monkeypatch.setattr(recipe, "FULL", TINY)
+    return tmp_path
+
+
+def put(models, finished, *names):
+    for name in names:
+        shutil.copytree(finished[0] / "before", models / name)
+
+
+def test_a_chapter_takes_the_assistant_of_chapter_14_or_the_one_without_preferences(
+    models, finished, capsys
+):
+    put(models, finished, "course/assistant", "course/before")
+    demo.assistant()
+    assert "course/before" in capsys.readouterr().out.replace("\\", "/")
+
+    put(models, finished, "14_sft")
+    demo.assistant()
+    assert "the model of chapter 14" in capsys.readouterr().out
+
+
+def test_without_any_assistant_the_first_part_of_the_course_makes_one(models, capsys):
+    model, chat, stuff = demo.assistant()
+    assert "training its assistant now" in capsys.readouterr().out
+    assert not model.training and model.config.vocab_size == chat.vocab_size
+    assert len(stuff.people) == TINY.people
+
+    again, _, _ = demo.assistant()
+    assert "course/before" in capsys.readouterr().out.replace("\\", "/")
+    for a, b in zip(model.parameters(), again.parameters(), strict=True):
+        assert a.equal(b)

@@ -690,7 +690,7 @@ ROWS: dict[str, Runner] = {
         r"SmolLM2 is not installed|smollm2: \d+ s", "--limit=2", "--out=out.json"
     ),
     r"python benchmarks/reasoning(_kinds|_variants)?\.py.*": until(
-        "model of chapter 14|model of `make course`|a quick model|training a small assistant"
+        "model of chapter 14|model of `make course`|training its assistant"
     ),
     r"python benchmarks/real_model\.py.*": until(
         r"SmolLM2 is not installed|loading: ", "--repeat=1"

@@ -255,11 +255,15 @@ class _Stages:
 
 
 class _Clock:
-    """Run stages and add up their `seconds`, in a file from which an interrupted course continues."""
+    """Run stages and add up their `seconds`, in a file from which an interrupted course continues.
+
+    `losses` has the mean of the last losses of each stage that trains.
+    """
 
     def __init__(self, stages: _Stages, file: Path) -> None:
         self.stages = stages
         self.file = file
+        self.losses: dict[str, float] = {}
         self.seconds: dict[str, float] = _read_json(file) if file.is_file() else {}
         if not all(isinstance(value, (int, float)) for value in self.seconds.values()):
             raise ValueError(f"{file} is damaged: delete it, and run the course again.")
@@ -274,6 +278,15 @@ class _Clock:
         finally:
             self.seconds[name] = before + time.perf_counter() - began
             paths.write_atomic(self.file, json.dumps(self.seconds, indent=1))
+
+    def train(
+        self, name: str, do: Callable[..., MiniGPT], folder: Path, seed: int, steps: int
+    ) -> MiniGPT:
+        """Return the model of a stage that trains in a folder; look at once whether its losses were saved there."""
+        model = self(name, functools.partial(do, folder, seed), steps)
+        last = read_history(folder)[-20:]
+        self.losses[f"loss: {folder.name}"] = statistics.fmean(record["loss"] for record in last)
+        return model
 
 
 # --- the whole way ---
@@ -294,36 +307,51 @@ def run(
         return _whole_way(stages, recipe, folder, seed, n)
 
 
-def _whole_way(stages: _Stages, recipe: Recipe, folder: Path, seed: int, n: int) -> dict[str, Any]:
-    clock = _Clock(stages, folder / "seconds.json")
-    losses = {}
+def learn_to_answer(
+    recipe: Recipe = FULL, folder: Path = FOLDER, seed: int = 0, show: bool = True
+) -> tuple[MiniGPT, ChatTokenizer, Material]:
+    """Go the first part of the way, up to an assistant that answers; `run` goes on from there.
 
-    def train(stage: str, name: str, do: Callable[..., MiniGPT], steps: int) -> MiniGPT:
-        """Run a stage that trains in the folder `name`, and look at once whether its losses were saved."""
-        model = clock(stage, functools.partial(do, folder / name, seed), steps)
-        last = read_history(folder / name)[-20:]
-        losses[f"loss: {name}"] = statistics.fmean(record["loss"] for record in last)
-        return model
+    It is stored in the folder's `before`. Resumes, and raises ValueError, as `run` does.
+    """
+    folder = Path(folder)
+    _claim(folder, recipe, seed)
+    first = ("tokenizer and texts", "reading", "learning to answer")
+    with _Stages({name: SHARES[name] for name in first}, show) as stages:
+        return _first_part(_Clock(stages, folder / "seconds.json"), recipe, folder, seed)
 
+
+def _first_part(
+    clock: _Clock, recipe: Recipe, folder: Path, seed: int
+) -> tuple[MiniGPT, ChatTokenizer, Material]:
     stuff = clock("tokenizer and texts", lambda on_step: material(recipe, seed))
     chat = ChatTokenizer(stuff.tokenizer)
+
     read = functools.partial(pretrain, stuff)
-    model = train("reading", "reading", read, recipe.reading.steps)
+    model = clock.train("reading", read, folder / "reading", seed, recipe.reading.steps)
     learn = functools.partial(finetune, model, chat, stuff)
-    model = train("learning to answer", "answering", learn, recipe.answering.steps)
-    save_assistant(
-        folder / "before", model, chat, stuff.held_out
-    )  # to compare it with what follows
+    steps = recipe.answering.steps
+    model = clock.train("learning to answer", learn, folder / "answering", seed, steps)
+
+    save_assistant(folder / "before", model, chat, stuff.held_out)
+    return model, chat, stuff
+
+
+def _whole_way(stages: _Stages, recipe: Recipe, folder: Path, seed: int, n: int) -> dict[str, Any]:
+    clock = _Clock(stages, folder / "seconds.json")
+    model, chat, stuff = _first_part(clock, recipe, folder, seed)
     before = clock("measuring", lambda on_step: measure(model, chat, stuff, n))
 
     learned = copy.deepcopy(model)  # DPO would make answers short again: rewards begin without it
     choose = functools.partial(prefer, model, chat, stuff)
-    model = train("preferring", "preferring", choose, recipe.preferring.steps)
+    steps = recipe.preferring.steps
+    model = clock.train("preferring", choose, folder / "preferring", seed, steps)
     save_assistant(folder / "assistant", model, chat, stuff.held_out)
     after = clock("measuring again", lambda on_step: measure(model, chat, stuff, n))
 
     show = functools.partial(show_steps, learned, chat, stuff)
-    thinker = train("showing steps", "showing", show, recipe.showing.steps)
+    steps = recipe.showing.steps
+    thinker = clock.train("showing steps", show, folder / "showing", seed, steps)
     think = functools.partial(reward, thinker, chat, stuff, folder / "rewarding", seed)
     thinker = clock("rewarding", think, recipe.rewarding.steps)
     _, tested = _halves(stuff)
@@ -338,10 +366,10 @@ def _whole_way(stages: _Stages, recipe: Recipe, folder: Path, seed: int, n: int)
     figures |= {f"{name}, after DPO": after[name] for name in after if name not in single_facts}
     figures |= thought
     figures["thinking: reward at the end"] = statistics.fmean(rewards)
-    figures |= losses
+    figures |= clock.losses
     talk = converse(model, chat, random.Random(1).sample(stuff.held_out, 4))
-    steps = _both(model, thinker, chat, random.Random(2).sample(tested, 2))
-    return {"figures": figures, "seconds": clock.seconds, "talk": talk, "steps": steps}
+    both = _both(model, thinker, chat, random.Random(2).sample(tested, 2))
+    return {"figures": figures, "seconds": clock.seconds, "talk": talk, "steps": both}
 
 
 def _both(

@@ -1,4 +1,4 @@
-"""A trained model for the chapters that need one: the learner's own if there is one, or a small one trained now."""
+"""A trained model for the chapters that need one: the learner's own if there is one, or one trained now."""
 
 from __future__ import annotations
 
@@ -83,49 +83,39 @@ def _train(text: str, tokenizer: CharTokenizer, steps: int) -> MiniGPT:
 def assistant(*names: str) -> tuple[MiniGPT, ChatTokenizer, Material]:
     """Return (model, chat, stuff): a MiniGPT that answers as an assistant, its ChatTokenizer, and what it was made of.
 
-    names: folders of data/models, the best first (default: "14_sft"). The first one in which a chapter stored a model
-    is used, otherwise the model of `make course`, otherwise a small one is trained now (about a minute on two cores)
-    and stored. Prints which of them it is. stuff is the recipe's Material: stuff.held_out are the people about whom
-    no dialog asked. Example questions about some of them are written beside the model, if there are none yet.
+    names: folders of data/models, the best first; by default chapter 14's assistant and, from `make course`, the one
+    that has not seen any preferences. The first one that is there is used. If none is, `make course` goes its first
+    part now (about six minutes on two cores) and stores it, so this happens once. Prints which of them it is.
+    stuff.held_out are the people about whom no dialog asked. Example questions about some of them are written beside
+    the model, if there are none yet.
     """
-    from courseware.runs import examples
+    from courseware.runs import course, examples
     from courseware.runs import recipe as recipes
     from minigpt_lib.bpe import BPETokenizer
     from minigpt_lib.chat import ChatTokenizer
     from minigpt_lib.model import MiniGPT
 
-    quick = MODELS / "quick_assistant"
-    places = [
-        (MODELS / name, recipes.FULL, f"the model of chapter {name[:2]}")
-        for name in names or ("14_sft",)
-    ]
-    places += [
-        (MODELS / "course" / "assistant", recipes.FULL, "the model of `make course`"),
-        (quick / "assistant", recipes.QUICK, "a quick model"),
-    ]
-    for folder, recipe, whose in places:
+    for name in names or ("14_sft", "course/before"):
+        folder = MODELS / name
         if (folder / "model.safetensors").is_file() and (folder / "tokenizer.json").is_file():
+            of_the_course = name.startswith("course/")
+            whose = (
+                "the model of `make course`"
+                if of_the_course
+                else f"the model of chapter {name[:2]}"
+            )
             _announce(folder, whose)
             chat = ChatTokenizer(BPETokenizer.load(folder / "tokenizer.json"))
             model = MiniGPT.from_pretrained(folder)
-            stuff = recipes.material(recipe)
+            stuff = recipes.material(recipes.FULL)
             if not (folder / examples.FILE).is_file():
                 examples.write_examples(folder, model, chat, stuff.held_out)
             return model, chat, stuff
 
-    print("chapter 14 has not been run here: training a small assistant")
-    return _train_assistant(quick, recipes.material(recipes.QUICK))
-
-
-def _train_assistant(folder: Path, stuff: Material) -> tuple[MiniGPT, ChatTokenizer, Material]:
-    """Make the quick assistant, and store it."""
-    from courseware.runs import course
-    from minigpt_lib.chat import ChatTokenizer
-
-    chat = ChatTokenizer(stuff.tokenizer)
+    print(
+        "chapter 14 has not been run here: training its assistant now, once. That takes about six minutes on two "
+        "cores. If you stop it, run this cell again, and it goes on."
+    )
     with _training_conditions():
-        model = course.pretrain(stuff, folder / "reading")
-        model = course.finetune(model, chat, stuff, folder / "answering")
-
-    course.save_assistant(folder / "assistant", model, chat, stuff.held_out)
+        model, chat, stuff = course.learn_to_answer(recipes.FULL, MODELS / "course")
     return model.eval(), chat, stuff
