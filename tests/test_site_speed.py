@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 
 import pytest
@@ -44,3 +45,9 @@ def test_a_slow_reaction_is_noticed(chromium, tmp_path):
 
     assert times["fold"] > 300
     assert times["first content"] > 0
+
+
+def test_the_table_in_the_book_is_the_record():
+    record = json.loads(website.OUT.read_text(encoding="utf-8"))
+    book = (paths.CODE / "book" / "benchmarks.md").read_text(encoding="utf-8")
+    assert website.report(record["pages"]) in book
