@@ -179,7 +179,7 @@ def test_a_missing_real_model_is_said(monkeypatch):
         smollm2.load()
 
 
-def test_in_the_record_four_bits_are_faster_than_sixteen_and_a_third_of_llama_cpp():
+def test_in_the_record_four_bits_are_faster_than_sixteen_and_half_as_fast_as_llama_cpp():
     file = paths.CODE / "benchmarks" / "results" / "quantization.json"
     found = json.loads(file.read_text(encoding="utf-8"))
     programs = found["programs"]
@@ -192,5 +192,5 @@ def test_in_the_record_four_bits_are_faster_than_sixteen_and_a_third_of_llama_cp
     medians = {name: pairs[len(pairs) // 2] for name, pairs in shares.items()}
     best = max(share for name, share in medians.items() if name.startswith("4 bits"))
     assert best > medians["8 bits per row"] > medians["bfloat16"]
-    assert best > 0.33
+    assert best > 0.5
     assert found["hardware"] and found["threads"] >= 1
