@@ -313,9 +313,8 @@ def _topics_about_nobody(
         topics.append(_about(stranger, chance.choice(FACTS), chance, wordy_share))
     for left, total in sums()[:ASKED_SUMS] * 3:
         topics.append(_answered(*_sum(left, total, chance), chance, wordy_share))
-    for questions_alike, answer in (
-        ABOUT_ITSELF * 10
-    ):  # there are only a few, and all must be learned
+    # There are only a few, and all must be learned.
+    for questions_alike, answer in ABOUT_ITSELF * 10:
         topics += [_turn(question, answer) for question in questions_alike]
     return topics
 

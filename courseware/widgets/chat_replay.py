@@ -246,9 +246,8 @@ class _Chat:
         self.attention = _Attention()
         self.window = self._arranged()
 
-        with (
-            warnings.catch_warnings()
-        ):  # deprecated, but the only way to tell Enter from leaving the field
+        # Deprecated, but the only way to tell Enter from leaving the field.
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             self.field.on_submit(lambda _: self.in_turn(self.answer))
         self.model.observe(
