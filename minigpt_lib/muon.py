@@ -171,9 +171,8 @@ class Muon(Optimizer):
 
         rows, columns = weights[0].shape
         rows //= group["parts"]
-        parts = torch.stack(updates).unflatten(
-            1, (group["parts"], rows)
-        )  # (N, parts, rows, columns)
+        # (N, parts, rows, columns)
+        parts = torch.stack(updates).unflatten(1, (group["parts"], rows))
         moves = orthogonalize(parts, steps=group["steps"], dtype=group["dtype"]).flatten(1, 2)
 
         scale = math.sqrt(max(1.0, rows / columns))

@@ -171,9 +171,8 @@ class RotaryEmbedding(nn.Module):
         scaling: RopeScaling | None = None,
     ) -> None:
         super().__init__()
-        rotary_frequencies(
-            dim, base, scaling
-        )  # raises ValueError for an odd dim or a wrong scaling
+        # Raises ValueError for an odd dim or an invalid scaling.
+        rotary_frequencies(dim, base, scaling)
         self.dim = dim
         self.max_seq_len = max_seq_len
         self.base = base

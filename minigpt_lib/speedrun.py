@@ -191,12 +191,10 @@ class ValueResidualAttention(QKNormAttention):
 
     def __init__(self, c: GPTConfig) -> None:
         super().__init__(c)
-        self.mix = nn.Parameter(
-            torch.tensor([0.5, 0.5])
-        )  # of its own values, and of the first block's
-        self.first: list[
-            Tensor
-        ] = []  # the values of the first block; all blocks have the same list
+        # How much of its own values it takes, and of the first block's.
+        self.mix = nn.Parameter(torch.tensor([0.5, 0.5]))
+        # The values of the first block; all blocks have the same list.
+        self.first: list[Tensor] = []
         self.is_first = True
         self.is_last = True
 
