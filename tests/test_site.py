@@ -116,10 +116,12 @@ def test_no_page_refers_to_another_server(pages):
 
 def test_drawings_lead_to_pages_and_an_empty_corner_is_no_heading():
     page = '<th class="head"><p></p></th><th></th><th>a</th><a href="05_attention.ipynb#x">A</a>'
-    download = '<a href="../_sources/notebooks/05_attention.ipynb">B</a>'
+    drawing = '<svg><a xlink:href="06_positions.ipynb">B</a></svg>'
+    download = '<a href="../_sources/notebooks/05_attention.ipynb">C</a>'
 
-    assert mended(page + download) == (
-        '<td></td><td></td><th>a</th><a href="05_attention.html#x">A</a>' + download
+    assert mended(page + drawing + download) == (
+        '<td></td><td></td><th>a</th><a href="05_attention.html#x">A</a>'
+        '<svg><a xlink:href="06_positions.html">B</a></svg>' + download
     )
 
 
@@ -192,6 +194,18 @@ class Seen:
     twins: list[tuple[str, bool]]  # each with whether it reacts to the keyboard
     idle_twins: int
     too_wide: int
+    cut_off: list[str]  # words that run out of their drawing
+
+
+# A letter's box is taller than its ink: a pixel or two outside cut nothing off.
+CUT_OFF = """() => [...document.querySelectorAll("svg")].flatMap((drawing) => {
+    const edge = drawing.getBoundingClientRect();
+    return [...drawing.querySelectorAll("text")].filter((words) => {
+        const box = words.getBoundingClientRect();
+        const outside = [edge.left - box.left, box.right - edge.right, edge.top - box.top, box.bottom - edge.bottom];
+        return edge.width > 0 && Math.max(...outside) > 2.5;
+    }).map((words) => words.textContent);
+})"""
 
 
 @pytest.fixture(scope="module")
@@ -208,12 +222,14 @@ def crawl(pages, chromium, address) -> list[Seen]:
             for place in visit.page.locator(".twin[data-mounted]").all()
         ]
 
+        cut = visit.page.evaluate(CUT_OFF)
+
         visit.page.set_viewport_size({"width": 390, "height": 844})
         wide = visit.page.evaluate(
             "document.documentElement.scrollWidth - document.documentElement.clientWidth"
         )
 
-        seen.append(Seen(name, visit.strangers, visit.problems, twins, idle, wide))
+        seen.append(Seen(name, visit.strangers, visit.problems, twins, idle, wide, cut))
         visit.page.close()
 
     context.close()
@@ -254,6 +270,11 @@ def test_every_twin_reacts_to_the_keyboard(crawl):
 @pytest.mark.browser
 def test_no_page_is_wider_than_a_phone(crawl):
     assert not [(page.name, page.too_wide) for page in crawl if page.too_wide > 0]
+
+
+@pytest.mark.browser
+def test_no_words_run_out_of_their_drawing(crawl):
+    assert not [(page.name, page.cut_off) for page in crawl if page.cut_off]
 
 
 @pytest.mark.browser
