@@ -82,7 +82,9 @@ class Drawing:
         if link:
             inside = "".join(self._parts[parts:])
             del self._parts[parts:]
-            self._parts.append(f'<a href="{html.escape(link)}">{inside}</a>')
+            # JupyterLab rewrites every plain href of an output, which fails for a link in a drawing: its href is
+            # not text but an object. It leaves the older spelling alone, and browsers follow that too.
+            self._parts.append(f'<a xlink:href="{html.escape(link)}">{inside}</a>')
 
     def cells(
         self,
