@@ -33,7 +33,7 @@ def test_a_view_without_a_description_stays():
     assert VIEW in notebook.cells[1].outputs[0].data
 
 
-@pytest.mark.parametrize("path", sorted(paths.NOTEBOOKS.glob("0*.ipynb")), ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", sorted(paths.NOTEBOOKS.glob("*.ipynb")), ids=lambda p: p.stem)
 def test_no_chapter_stores_a_view_that_jupyterlab_cannot_show(path):
     notebook = nbformat.read(path, as_version=4)
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
