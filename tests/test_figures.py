@@ -237,6 +237,22 @@ def test_the_words_of_a_drawing_are_in_the_colour_of_the_page(monkeypatch):
     assert not [text.text for text in svg.iter("text") if "fill" in text.get("style", "")]
 
 
+def test_the_links_of_a_drawing_can_be_reached_and_have_names():
+    d = Drawing(200, 100)
+    d.box(0, 0, 90, 30, "ids")
+    picture = ElementTree.fromstring(d.to_html(alt="A model.")).find("svg")
+    assert picture.get("role") == "img"
+
+    d.box(0, 50, 90, 30, "attention", link="05_attention.ipynb")
+    figure = ElementTree.fromstring(d.to_html(alt="A model.")).find("svg")
+    assert figure.get("role") == "group", "a screen reader does not enter an image"
+    assert figure.get("aria-label") == "A model."
+    assert ["".join(link.itertext()) for link in figure.iter("a")] == ["attention"]
+
+    with pytest.raises(ValueError, match="expected words in the box that links to 06_positions"):
+        d.box(0, 50, 90, 30, link="06_positions.ipynb")
+
+
 def test_the_controls_of_the_sampler_show_all_their_words():
     tokenizer = CharTokenizer.from_text("banana")
     box = bigram_sampler(torch.zeros(3, 3), tokenizer, start="a")

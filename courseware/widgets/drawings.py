@@ -70,7 +70,13 @@ class Drawing:
         radius: int = 6,
         link: str = "",
     ) -> None:
-        """Draw a tinted box with a line of text in its middle; with `link`, a click opens that address."""
+        """Draw a tinted box with a line of text in its middle; with `link`, a click opens that address.
+
+        Raises ValueError for a link without words, because a screen reader would have nothing to call it.
+        """
+        if link and not words:
+            raise ValueError(f"expected words in the box that links to {link}, got none")
+
         line = _css(colour)
         parts = len(self._parts)
         self._parts.append(

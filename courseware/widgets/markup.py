@@ -36,11 +36,13 @@ def svg_figure(
 ) -> str:
     """Return a `<figure>` around the inside of an SVG, in the page's colour and at most `pixels` wide.
 
-    view_box: its width and height in the units of `body`. attributes: further ones of `<svg>`. Raises ValueError if
-    `alt` is empty.
+    A picture is one thing to a screen reader, so what stands inside an image can't be reached. A figure with links is
+    therefore a group. view_box: its width and height in the units of `body`. attributes: further ones of `<svg>`.
+    Raises ValueError if `alt` is empty.
     """
+    role = "group" if "<a " in body else "img"
     opening = (
-        f'<svg role="img" aria-label="{html.escape(described(alt, "figure"))}" viewBox="0 0 {view_box}" '
+        f'<svg role="{role}" aria-label="{html.escape(described(alt, "figure"))}" viewBox="0 0 {view_box}" '
         f'style="display:block;width:100%;max-width:{pixels}px;height:auto;font-family:inherit" '
         f'fill="currentColor"{attributes}>'
     )
