@@ -148,6 +148,47 @@ def test_what_a_model_cannot_read_is_said_in_words(name, button, figure):
         assert "expected some text" in said or "can't write" in said
 
 
+NAMES = {"live-tokens": "Cut it", "live-attention": "Look", "live-next": "Show"}
+AROUND = """() => {
+  document.querySelector("main").before(Object.assign(document.createElement("button"), { id: "before" }));
+  document.querySelector("main").after(Object.assign(document.createElement("button"), { id: "after" }));
+}"""
+
+
+def passes_through(page, key: str, start: str, end: str) -> int:
+    """Press a key, from one element to the other; return how many stops lie between them."""
+    page.locator(start).focus()
+    for stops in range(30):
+        page.keyboard.press(key)
+        if page.evaluate("(end) => document.activeElement?.matches(end)", end):
+            return stops
+    raise AssertionError(f"{key} did not lead from {start} to {end}")
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_tab_passes_through_a_figure_before_and_after_its_answer(name, figure):
+    page = figure(name)
+    page.evaluate(AROUND)
+    before = passes_through(page, "Tab", "#before", "#after")
+    assert before == passes_through(page, "Shift+Tab", "#after", "#before") >= 2
+
+    asked(page, "to be", NAMES[name])
+    after = passes_through(page, "Tab", "#before", "#after")
+    assert after == passes_through(page, "Shift+Tab", "#after", "#before") > before
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_the_button_that_asked_has_the_focus_when_the_answer_is_there(name, figure):
+    page = figure(name)
+    page.locator("form input[type=text]").fill("to be")
+    button = page.get_by_role("button", name=NAMES[name], exact=True)
+    button.focus()
+    page.keyboard.press("Enter")
+    page.wait_for_function("!document.querySelector('button[type=submit]').disabled")
+
+    assert button.evaluate("(button) => button === document.activeElement")
+
+
 def test_nothing_loads_before_it_is_asked_for(chromium, site):
     with page_of(chromium, site) as page:
         requests = []

@@ -58,6 +58,17 @@ def test_a_question_is_answered_as_in_python_and_the_turn_is_remembered(chromium
     assert turns == [messages[0]["content"], first, "Why?", reply(model, CHAT, read)]
 
 
+def test_the_button_that_asked_has_the_focus_when_the_answer_is_there(chromium, shipped):
+    with page_of(chromium, shipped) as page:
+        page.evaluate(MOUNT, "talk")
+        page.get_by_label("Your question").fill("Why?")
+        page.locator("button[type=submit]").focus()
+        page.keyboard.press("Enter")
+        page.get_by_text("tokens in").wait_for()
+        page.wait_for_function("!document.querySelector('button[type=submit]').disabled")
+        assert page.evaluate("document.activeElement.type") == "submit"
+
+
 def set_temperature(page, value: float, seed: int) -> None:
     """Move the slider, as a reader does with the keyboard, and write the seed."""
     page.locator("summary", has_text="Temperature").click()

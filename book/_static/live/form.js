@@ -30,8 +30,9 @@ export function question(name, text, button, show) {
 
   async function run() {
     if (busy) return;
+    const asked = document.activeElement === go;
     busy = true;
-    go.disabled = true;
+    go.disabled = true; // which takes the focus from it
     tell("One moment …");
     try {
       tell(await show(field.control.value, tell));
@@ -40,6 +41,7 @@ export function question(name, text, button, show) {
     }
     go.disabled = false;
     busy = false;
+    if (asked && document.activeElement === document.body) go.focus();
   }
 
   form.addEventListener("submit", (event) => {

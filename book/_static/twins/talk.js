@@ -83,8 +83,9 @@ export default function mount(el) {
 
   async function answer(question) {
     if (state.busy || !question.trim()) return;
+    const asked = document.activeElement === ask;
     state.busy = true;
-    ask.disabled = true;
+    ask.disabled = true; // which takes the focus from it
     const turns = [...state.messages, { role: "user", content: question }];
     line("user", question);
     field.control.value = "";
@@ -106,8 +107,10 @@ export default function mount(el) {
       words.parentElement.remove();
       tell(error.message, true);
     }
+    const lost = document.activeElement === stop || (asked && document.activeElement === document.body);
     stop.hidden = true;
     ask.disabled = false;
+    if (lost) ask.focus();
     state.writing = null;
     state.busy = false;
   }
