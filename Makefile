@@ -1,7 +1,7 @@
 # MiniGPT from scratch. `make lab` opens the course, `make test` proves it; `make help` lists the rest.
 PYTHON ?= python3
 PY := .venv/bin/python
-SETUP := $(PYTHON) courseware/setup/environment.py
+SETUP := $(PYTHON) courseware/setup/environment.py $(if $(LOCKED),--locked)
 LAB_ARGS ?=
 CHAT_ARGS ?=
 
@@ -60,7 +60,7 @@ bench:  ## measure against other people's code, side by side
 	@$(SETUP) --dev
 	@for script in benchmarks/*.py; do echo "== $$script"; $(PY) $$script || exit 1; done
 
-setup:
+setup:  ## make the environment .venv; with LOCKED=1 only from files whose checksums are known
 	@$(SETUP)
 
 # JupyterLab shows the stored figures of a notebook only if it was signed on this computer.

@@ -608,6 +608,19 @@ def pre_commit(place: Place, command: str) -> None:
         place.run(place.words(normal(hook["entry"])))
 
 
+def renew_versions(place: Place, command: str) -> None:
+    """Versions and vulnerabilities are looked up on the network: compare what the command reads with what there is."""
+    words = shlex.split(command)
+    files = [word for word in words if word.startswith("requirements")]
+    assert files and all((place.root / name).is_file() for name in files)
+    if words[0] == "pipx":
+        jobs = load(".github/workflows/test.yml")["jobs"]
+        assert command in [step.get("run") for step in jobs["audit"]["steps"]]
+        assert "--strict" in words  # without it, what could not be looked up counts as sound
+    else:
+        assert command in read("requirements-hashed.lock")
+
+
 ROWS: dict[str, Runner] = {
     # first steps
     r"git clone https://\S+": clone,
@@ -616,6 +629,8 @@ ROWS: dict[str, Runner] = {
     r"make lab": lab,
     r"make help": whole(prints=r"(?m)^lab .*\n(.*\n)*test "),
     r"make (test|check)": dry_run("courseware.setup.testing"),
+    r"make setup LOCKED=1": dry_run("--locked"),
+    r"(uv pip compile|pipx run pip-audit).*": renew_versions,
     r"make chat": chat_page,
     r"make real": dry_run("--real"),
     r"make course": until(r"reading\s*:?\s+\d+%"),
@@ -951,6 +966,7 @@ def test_ci_runs_what_the_documents_say():
     workflow = load(".github/workflows/test.yml")
     jobs = workflow["jobs"]
     commands = {name: [s["run"] for s in job["steps"] if "run" in s] for name, job in jobs.items()}
+    assert "pip-audit" in commands["audit"][-1]
     assert commands["check"][-1] == "make check" and commands["test"][-1] == "make test"
     assert jobs["test"]["needs"] == "check"
     assert jobs["test"]["strategy"]["matrix"]["python"] == ["3.11", "3.12", "3.13"]

@@ -129,6 +129,72 @@ def test_the_published_model_is_installed_once_and_without_dependencies(
     assert len(commands) == 2
 
 
+@pytest.fixture
+def commands(setup_env, monkeypatch):
+    """Record the commands of a set-up, whose only effect is a Python that is there; return them."""
+    found = []
+
+    def pretend(command):
+        found.append([str(word) for word in command])
+        setup_env.venv_python().parent.mkdir(parents=True, exist_ok=True)
+        setup_env.venv_python().touch()
+
+    monkeypatch.setattr(setup_env, "run", pretend)
+    for name in ("make_importable", "make_command", "keep_originals"):
+        monkeypatch.setattr(setup_env, name, lambda: None)
+    return found
+
+
+def install_of(commands):
+    """Return the words after "install" of the only command that installs, and forget all commands."""
+    (command,) = [command for command in commands if "install" in command]
+    commands.clear()
+    return " ".join(command[command.index("install") + 1 :])
+
+
+def set_up_with(setup_env, monkeypatch, *arguments):
+    monkeypatch.setattr(setup_env.sys, "argv", ["environment.py", *arguments])
+    setup_env.main()
+
+
+@pytest.mark.parametrize("tool", [None, "/usr/bin/uv"])
+def test_with_checksums_only_files_of_the_list_are_installed(
+    setup_env, commands, monkeypatch, tool, tmp_path
+):
+    monkeypatch.setattr(setup_env.shutil, "which", lambda name: tool)
+
+    set_up_with(setup_env, monkeypatch, "--locked")
+    words = install_of(commands)
+    assert words.endswith("--require-hashes --only-binary :all: -r requirements-hashed.lock")
+    assert "requirements.txt" not in words
+
+    for arguments in ([], ["--dev"], ["--locked"]):  # nothing is left to do
+        set_up_with(setup_env, monkeypatch, *arguments)
+        assert not commands
+
+    (tmp_path / "requirements-hashed.lock").write_text("torch==3\n", encoding="utf-8")
+    set_up_with(setup_env, monkeypatch)  # such an environment stays one with checksums
+    assert "--require-hashes" in install_of(commands)
+
+
+def test_without_checksums_the_versions_are_only_constraints(setup_env, commands, monkeypatch):
+    set_up_with(setup_env, monkeypatch)
+    words = install_of(commands)
+    assert words.endswith("-r requirements.txt -c requirements.lock")
+    assert "--require-hashes" not in words
+
+
+def test_an_environment_without_checksums_does_not_become_one_with_them(
+    setup_env, commands, monkeypatch
+):
+    set_up_with(setup_env, monkeypatch)
+    commands.clear()
+
+    with pytest.raises(SystemExit, match="delete the folder"):
+        set_up_with(setup_env, monkeypatch, "--locked")
+    assert not commands
+
+
 def test_jupyterlab_does_not_ask_for_news(setup_env, tmp_path):
     setup_env.keep_jupyterlab_quiet()
 

@@ -1,7 +1,10 @@
 """Make the environment `.venv` of this course, once: with uv if it is installed, else with venv and pip.
 
-Run as a plain script (`python courseware/setup/environment.py [--dev] [--real]`) by any Python from 3.11 to 3.13:
-it needs nothing outside the standard library. A second run notices that nothing has changed and ends at once.
+Run as a plain script (`python courseware/setup/environment.py [--dev] [--real] [--locked]`) by any Python from 3.11 to
+3.13: it needs nothing outside the standard library. A second run notices that nothing has changed and ends at once.
+
+By default, requirements.lock decides the versions, and whichever index pip or uv is set up with delivers them. With
+--locked, every file must have a checksum that stands in requirements-hashed.lock, and nothing is built from source.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent.parent
 VENV = ROOT / ".venv"
 LOCK = ROOT / "requirements.lock"
+HASHED = ROOT / "requirements-hashed.lock"
 REAL = ROOT / "requirements-real.txt"
 OLDEST = (3, 11)
 NEWEST = (3, 13)
@@ -56,13 +60,19 @@ def requirements(dev: bool) -> list[str]:
 
 def fingerprint(dev: bool) -> str:
     """Return a text that changes when the requirements change."""
-    parts = [(ROOT / name).read_bytes() for name in [*requirements(dev), LOCK.name]]
+    names = [*requirements(dev), LOCK.name, HASHED.name]
+    parts = [(ROOT / name).read_bytes() for name in names]
     return hashlib.sha256(b"\0".join(parts)).hexdigest()
 
 
 def stamp(dev: bool) -> Path:
     """Return the file that says for which requirements the environment was made."""
     return VENV / (".set-up-dev" if dev else ".set-up")
+
+
+def locked_mark() -> Path:
+    """Return the file that says that the environment was made with --locked, and stays so."""
+    return VENV / ".locked"
 
 
 def up_to_date(dev: bool) -> bool:
@@ -91,8 +101,11 @@ def run(command: list[str]) -> None:
         )
 
 
-def install(dev: bool) -> None:
-    """Create `.venv` if it is missing and install the requirements at the locked versions."""
+def install(dev: bool, locked: bool = False) -> None:
+    """Create `.venv` if it is missing and install the requirements at the locked versions.
+
+    locked: install exactly the files whose checksums are known, which are those of the developers' environment.
+    """
     python = find_python()
     uv = shutil.which("uv")
 
@@ -112,8 +125,14 @@ def install(dev: bool) -> None:
             [uv, "venv", "--python", python, str(VENV)] if uv else [python, "-m", "venv", str(VENV)]
         )
 
-    files = [word for name in requirements(dev) for word in ("-r", name)]
-    run([*pip_install(), *files, "-c", LOCK.name])
+    if locked:
+        locked_mark().touch()
+        # A build from source would fetch tools that no list names.
+        options = ["--require-hashes", "--only-binary", ":all:"]
+        run([*pip_install(), *options, "-r", HASHED.name])
+    else:
+        files = [word for name in requirements(dev) for word in ("-r", name)]
+        run([*pip_install(), *files, "-c", LOCK.name])
 
     make_importable()
     make_command()
@@ -184,12 +203,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--dev", action="store_true", help="also install what the tests need")
     parser.add_argument("--real", action="store_true", help="also install a published model")
+    parser.add_argument(
+        "--locked", action="store_true", help="check every file's checksum; includes --dev"
+    )
     chosen = parser.parse_args()
+    if chosen.locked and VENV.exists() and not locked_mark().exists():
+        sys.exit(
+            "This environment was made without checksums. To make one with them, delete the folder\n"
+            ".venv, then run the same command again."
+        )
+    locked = chosen.locked or locked_mark().exists()
+    dev = chosen.dev or locked
 
-    if not up_to_date(chosen.dev):
+    if not up_to_date(dev):
         start = time.perf_counter()
-        install(chosen.dev)
-        stamp(chosen.dev).write_text(fingerprint(chosen.dev) + "\n", encoding="utf-8")
+        install(dev, locked)
+        stamp(dev).write_text(fingerprint(dev) + "\n", encoding="utf-8")
         print(f"Ready after {time.perf_counter() - start:.0f} s.")
     if chosen.real:
         install_real()
