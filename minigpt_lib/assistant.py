@@ -200,6 +200,8 @@ def _write_conversation(path: str | Path, content: dict[str, Any], chat: ChatTok
     try:
         part.write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
         part.replace(path)
+    except OSError as error:  # the one of a full disk names no file
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
     finally:
         part.unlink(missing_ok=True)
 

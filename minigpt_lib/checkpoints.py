@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import hashlib
 import json
 import os
@@ -49,7 +50,7 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
 
     The folder is made if missing. The new content is on the disk before it takes the old one's place, and
     its name is when the block has ended; if the block raises, the old file stays as it was and the new
-    one is removed.
+    one is removed. The OSError of a full disk names the file and how much room there is.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -58,10 +59,21 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
         yield part
         _flush(part)
         part.replace(path)
-    except BaseException:
+    except BaseException as error:
+        full = isinstance(error, OSError) and error.errno == errno.ENOSPC
+        room = _room(path.parent) if full else ""  # before the unfinished file goes
         part.unlink(missing_ok=True)
+        if full:
+            raise OSError(errno.ENOSPC, f"the disk is full: {room}", str(path)) from error
         raise
     _flush_names(path.parent)
+
+
+def _room(folder: Path) -> str:
+    """Say how much room is left on the disk of a folder, which need not exist yet."""
+    while not folder.exists():
+        folder = folder.parent
+    return f"{shutil.disk_usage(folder).free / 1e6:,.1f} MB are free"
 
 
 def _flush(path: Path) -> None:
@@ -88,7 +100,7 @@ def save_checkpoint(
     config.json and model.safetensors are what MiniGPT.from_pretrained reads; state.pt holds `state`
     (tensors and plain values), checkpoint.json the `facts`, and SHA256SUMS the checksum of each file, as
     the command `sha256sum -c` reads it. Raises OSError, with everything saved before untouched, if the
-    files cannot be written.
+    files cannot be written; it says how much room the disk has.
     """
     folder = Path(folder)
     part = folder.with_name(f"{folder.name}.part")
@@ -105,9 +117,10 @@ def save_checkpoint(
             _flush(path)
         _flush_names(part)
     except Exception as error:  # a full disk: torch and safetensors have their own errors for it
+        room = _room(folder.parent)  # before the unfinished files go
         shutil.rmtree(part, ignore_errors=True)
         raise OSError(
-            f"the checkpoint {folder} could not be written ({error}). What was saved before is "
+            f"the checkpoint {folder} could not be written ({error}; {room}). What was saved before is "
             "untouched: free some space, then resume from it."
         ) from error
 

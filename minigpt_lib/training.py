@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import functools
 import json
 import math
@@ -382,7 +383,7 @@ class RunFolder:
 
         tensorboard: write TensorBoard's files too, from the next step on. ImportError if it is missing.
         """
-        with contextlib.ExitStack() as files:
+        with self._naming_full_disk(), contextlib.ExitStack() as files:
             board = None
             if tensorboard and self.writes:
                 board = files.enter_context(contextlib.closing(_tensorboard(self.path, step + 1)))
@@ -402,6 +403,16 @@ class RunFolder:
                             board.add_scalar(name, value, record["step"])
 
             yield write
+
+    @contextlib.contextmanager
+    def _naming_full_disk(self) -> Iterator[None]:
+        """Name the folder in the error of a full disk: the one that writing to an open file raises does not."""
+        try:
+            yield
+        except OSError as error:
+            if error.errno == errno.ENOSPC and error.filename is None:
+                raise OSError(error.errno, error.strerror, str(self.path)) from error
+            raise
 
 
 def _tensorboard(folder: Path | None, first_step: int) -> Any:

@@ -1,11 +1,15 @@
 """Kill whatever saves something, at random moments, again and again, and see that nothing saved is ever lost.
 
-    python tests/kills.py [WORK ...] [--kills 40] [--seed 0]
+    python tests/kills.py [WORK ...] [--kills 40] [--seed 0] [--full]
 
 Each work runs in a process of its own that is killed (SIGKILL) at a random moment and started again in the same folder,
 until it has been killed often enough. After every kill, what lies in the folder must be whole: everything that was
 saved loads, and what was saved earlier has not gone. In the end the result is that of a run that nobody disturbed, byte
 for byte. This is not part of `make test`, which kills each work three times; a few hundred kills take some minutes.
+
+With --full, the disk fills up instead, at random places: each work runs on a small file system of its own (Linux, as
+root) with a random number of free bytes. The work must end with a message that says so; what was saved before must be
+whole, and with room enough the work must go on to the same result.
 """
 
 from __future__ import annotations
@@ -17,11 +21,14 @@ import json
 import multiprocessing
 import os
 import random
+import shutil
+import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
 from unittest import mock
 
@@ -50,6 +57,7 @@ class Work:
     go: Callable[[Path], object]  # runs in a folder from wherever it stands to its end
     look: Callable[[Path], int]  # returns how far the saved things are; raises if one is not whole
     files: str  # a pattern for the files whose bytes are the result
+    names_file: bool = True  # whether the error of a full disk says which file could not be written
 
 
 def digest(work: Work, folder: Path) -> str:
@@ -112,6 +120,89 @@ def kill_repeatedly(work: Work, home: Path, kills: int, generator: random.Random
             assert process.exitcode == -9, f"the work failed by itself: status {process.exitcode}"
             killed += 1
     return finished
+
+
+# --- a full disk ---
+
+
+@contextlib.contextmanager
+def small_disk(place: Path, megabytes: int = 8) -> Iterator[None]:
+    """Make a folder a file system of its own. Raises PermissionError where that is not allowed."""
+    place.mkdir(parents=True, exist_ok=True)
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(place)]
+    is_root = getattr(os, "geteuid", lambda: 1)() == 0
+    if not is_root or subprocess.run(mount, capture_output=True).returncode:
+        raise PermissionError("only root can make a small file system, and only on Linux")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", str(place)], check=True)
+
+
+def room(disk: Path) -> int:
+    """Return how many bytes are free."""
+    return shutil.disk_usage(disk).free
+
+
+def leave_room(disk: Path, free: int) -> None:
+    """Fill the disk with a file until so many bytes are free."""
+    ballast = disk / "ballast"
+    ballast.unlink(missing_ok=True)
+    with open(ballast, "wb") as file:
+        os.posix_fallocate(file.fileno(), 0, max(1, room(disk) - free))
+
+
+def _report(go: Callable[[Path], object], folder: Path, answer: Connection) -> None:
+    """Send what a work said at its end: the error, or nothing."""
+    try:
+        _quietly(go, folder)
+    except Exception as error:
+        answer.send(f"{type(error).__name__}: {error}")
+    else:
+        answer.send("")
+
+
+def outcome(work: Work, folder: Path) -> str:
+    """Run a work in a process of its own; return the message of its error, or "" if it came to its end."""
+    assert FORK is not None
+    receive, send = FORK.Pipe(duplex=False)
+    process = FORK.Process(target=_report, args=(work.go, folder, send))
+    process.start()
+    send.close()
+    said = receive.recv()
+    process.join()
+    return said
+
+
+def fill_repeatedly(work: Work, disk: Path, times: int, generator: random.Random) -> int:
+    """Let a work meet a full disk at least so often; return how often it did.
+
+    disk: a small file system. Raises AssertionError if anything is lost, or if an error does not say what is wrong.
+    """
+    empty = room(disk)
+    assert outcome(work, disk / "whole") == "", "the undisturbed run failed"
+    needed = empty - room(disk)
+    expected = digest(work, disk / "whole")
+
+    met = 0
+    while met < times:
+        folder = disk / "full"
+        reached = -1
+        while True:
+            leave_room(disk, int(generator.uniform(0, 2 * needed)))
+            said = outcome(work, folder)
+            now = work.look(folder)
+            assert now >= reached, f"{now} is saved, but before the disk was full it was {reached}"
+            reached = now
+            if not said:
+                break
+            met += 1
+            assert "space" in said or "full" in said, f"what is wrong? {said}"
+            assert str(folder) in said or not work.names_file, f"which file? {said}"
+
+        assert digest(work, folder) == expected, "another result than undisturbed"
+        shutil.rmtree(folder)
+    return met
 
 
 # --- the works ---
@@ -245,7 +336,8 @@ WORKS = {
     "preparation": Work(_prepare, _look_at_shards, "data/*/*.arrow"),
     "training": Work(_train, _look_at_run, "run/last/model.safetensors"),
     "checkpoints": Work(_save_often, _look_at_checkpoint, "last/*"),
-    "LoRA merging": Work(_merge, _look_at_merged, "merged-*/[!.]*"),
+    # the error is safetensors' own
+    "LoRA merging": Work(_merge, _look_at_merged, "merged-*/[!.]*", names_file=False),
     "GRPO": Work(_reason, _look_at_run, "run/last/model.safetensors"),
     "conversations": Work(_converse, _look_at_conversation, "talk.json"),
     "export": Work(_replace, _look_at_modules, "*.py"),
@@ -257,20 +349,33 @@ def main() -> None:
     parser.add_argument("work", nargs="*", help=f"{', '.join(WORKS)}; all of them by default")
     parser.add_argument("--kills", type=int, default=40, help="for each work")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--full", action="store_true", help="fill the disk instead")
     chosen = parser.parse_args()
 
     lost = 0
     for name in chosen.work or WORKS:
         with tempfile.TemporaryDirectory(prefix="kills-") as home:
             generator = random.Random(f"{chosen.seed} {name}")
+            disturb = _fill if chosen.full else _kill
             try:
-                ends = kill_repeatedly(WORKS[name], Path(home), chosen.kills, generator)
+                done = disturb(WORKS[name], Path(home), chosen.kills, generator)
             except (AssertionError, ValueError, OSError, json.JSONDecodeError) as error:
                 lost += 1
                 print(f"{name:14} LOST: {error}", flush=True)
             else:
-                print(f"{name:14} {chosen.kills} kills, {ends} ends, nothing lost", flush=True)
+                print(f"{name:14} {done}, nothing lost", flush=True)
     sys.exit(bool(lost))
+
+
+def _kill(work: Work, home: Path, times: int, generator: random.Random) -> str:
+    ends = kill_repeatedly(work, home, times, generator)
+    return f"{times} kills, {ends} ends"
+
+
+def _fill(work: Work, home: Path, times: int, generator: random.Random) -> str:
+    with small_disk(home):
+        met = fill_repeatedly(work, home, times, generator)
+    return f"{met} full disks"
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import math
 import os
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -21,6 +23,7 @@ from training_runs import equal, tiny, weights
 from courseware import paths
 from minigpt_lib import checkpoints as module
 from minigpt_lib.checkpoints import load_checkpoint, save_checkpoint
+from minigpt_lib.training import RunFolder
 
 # ---------------------------------------------------------------- a full disk
 
@@ -28,6 +31,7 @@ SAVE = """
 import sys, torch
 from minigpt_lib.model import GPTConfig, MiniGPT
 from minigpt_lib.checkpoints import load_checkpoint, save_checkpoint
+from minigpt_lib.training import RunFolder
 
 folder, limit = sys.argv[1:]
 torch.manual_seed(1)
@@ -84,10 +88,53 @@ def test_a_full_file_system_costs_nothing(tmp_path):
 
         assert done.returncode == 3, done.stderr
         assert "could not be written" in done.stdout, done.stderr
+        assert "; 0.0 MB are free). What was saved before is untouched" in done.stdout
         assert load_checkpoint(tmp_path / "last")["step"] == 1
         assert [path.name for path in tmp_path.iterdir()] == ["last"]
     finally:
         subprocess.run(["umount", str(tmp_path)], check=True)
+
+
+def test_the_error_of_a_full_disk_names_the_file_and_the_room(tmp_path, monkeypatch):
+    usage = SimpleNamespace(free=1_234_000)
+    monkeypatch.setattr(module.shutil, "disk_usage", lambda folder: usage)
+    file = tmp_path / "manifest.json"
+    file.write_text("old", encoding="utf-8")
+
+    with pytest.raises(OSError) as caught, module.atomic_write(file):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # as writing does, without a name
+    assert caught.value.errno == errno.ENOSPC
+    assert f"the disk is full: 1.2 MB are free: {str(file)!r}" in str(caught.value)
+
+    with pytest.raises(OSError, match="^another$"), module.atomic_write(file):
+        raise OSError("another")
+    assert file.read_text(encoding="utf-8") == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["manifest.json"]
+
+
+def test_the_error_of_a_full_disk_names_the_run(tmp_path, monkeypatch):
+    files = RunFolder(tmp_path / "run")
+
+    with pytest.raises(OSError, match="run") as caught, files.diary(0, False):
+        raise OSError(errno.ENOSPC, "no space")
+    assert caught.value.filename == str(tmp_path / "run")
+
+    with pytest.raises(OSError, match="^elsewhere$"), files.diary(0, False):
+        raise OSError("elsewhere")
+
+
+def test_the_room_is_that_of_the_folder_to_be_made(tmp_path, monkeypatch):
+    asked = []
+
+    def usage(folder):
+        asked.append(folder)
+        return SimpleNamespace(free=0)
+
+    monkeypatch.setattr(module.shutil, "disk_usage", usage)
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="0.0 MB are free"):
+        save_checkpoint(tmp_path / "file" / "runs" / "last", tiny())
+    assert asked == [tmp_path / "file"]
 
 
 # ---------------------------------------------------------------- crashes
