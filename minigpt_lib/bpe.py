@@ -439,7 +439,7 @@ class BPETokenizer:
                 raise ValueError(f"it begins with {kind!r}")
             ranks = {token.encode("latin-1"): i for token, i in ranks.items()}
             return BPETokenizer(ranks, special_tokens, pattern, *unk_token)
-        except (ValueError, TypeError, AttributeError) as error:
+        except (ValueError, TypeError, AttributeError, RecursionError) as error:
             raise ValueError(f"expected a file of BPETokenizer.save, got {path}: {error}") from None
 
     def _encode(self, text: str, names: list[str], position: int = 0) -> list[int]:

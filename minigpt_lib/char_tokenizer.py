@@ -102,7 +102,7 @@ class CharTokenizer:
             if content["type"] != "CharTokenizer":
                 raise ValueError(f"type is {content['type']!r}")
             return cls(content["alphabet"])
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise ValueError(
                 f"expected a file written by CharTokenizer.save, got {path} ({error}); save it again"
             ) from None

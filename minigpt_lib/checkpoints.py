@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from minigpt_lib.model import GPTConfig
@@ -150,12 +151,12 @@ def load_checkpoint(
     """
     folder = find_checkpoint(folder)
     _verify(folder)
-    facts = json.loads((folder / "checkpoint.json").read_text(encoding="utf-8"))
-    facts["state"] = torch.load(folder / "state.pt", map_location="cpu", weights_only=True)
+    facts = _read_json(folder / "checkpoint.json")
+    facts["state"] = _read_state(folder / "state.pt")
     if train is not None:
         _refuse_difference(folder, facts.get("train", {}), train, "this run has", free)
     if model is not None:
-        saved = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        saved = _read_json(folder / "config.json")
         _refuse_difference(folder, saved, dataclasses.asdict(model.config), "this model has")
     if check is not None:
         check(facts)
@@ -183,6 +184,25 @@ def _verify(folder: Path) -> None:
             raise ValueError(f"{folder}: {name} is cut short or altered. Use an older checkpoint.")
 
 
+def _read_json(path: Path) -> dict[str, Any]:
+    """Return the object in a file of JSON; ValueError for any other content, which a person must have put there."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is not JSON: {error}. Use an older checkpoint.") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: expected an object, got {content!r:.40}.")
+    return content
+
+
+def _read_state(path: Path) -> Any:
+    """Return the state in a file of torch.save; ValueError if it holds anything but tensors and plain values."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch.load raises whatever a damaged file leads to
+        raise ValueError(f"{path} cannot be read: {error}") from error
+
+
 def _refuse_difference(
     folder: Path,
     saved: dict[str, Any],
@@ -190,6 +210,8 @@ def _refuse_difference(
     we_have: str,
     free: Collection[str] = (),
 ) -> None:
+    if not isinstance(saved, dict):
+        raise ValueError(f"checkpoint {folder}: expected settings by name, got {saved!r:.40}.")
     ours = json.loads(json.dumps(ours))  # tuples become lists, as they did in the file
     for name in {**saved, **ours}:
         if name not in free and saved.get(name) != ours.get(name):
@@ -201,7 +223,12 @@ def _refuse_difference(
 
 def _load_weights(folder: Path, model: _Storable) -> None:
     try:
-        model.load_state_dict(load_file(folder / "model.safetensors"))
+        weights = load_file(folder / "model.safetensors")
+    except (SafetensorError, ValueError) as error:
+        raise ValueError(f"{folder}: model.safetensors cannot be read: {error}") from error
+
+    try:
+        model.load_state_dict(weights)
     except RuntimeError as error:  # names or shapes of weights differ
         raise ValueError(
             f"{folder} holds a model with other layers: build the same one, with the same LoRA "

@@ -314,6 +314,20 @@ def _write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
         part.write_text(json.dumps(manifest, indent=1), encoding="utf-8")
 
 
+_IN_MANIFEST = {"settings": dict, "files": list, "counts": dict, "shards": list, "finished": bool}
+_IN_SHARD = {
+    **dict.fromkeys(("name", "part", "file", "sha256"), str),
+    **dict.fromkeys(("documents", "tokens", "chars", "bytes", "size"), int),
+}
+
+
+def _check_kinds(entries: dict[str, Any], kinds: dict[str, type]) -> None:
+    """Raise ValueError, KeyError or TypeError unless the entries have these kinds."""
+    for name, kind in kinds.items():
+        if not isinstance(entries[name], kind):
+            raise ValueError(f"{name} is {entries[name]!r:.40}")
+
+
 def read_manifest(folder: str | Path) -> dict[str, Any]:
     """Return what `prepare` wrote about its folder: settings, counts, shards, finished.
 
@@ -322,13 +336,12 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
     path = Path(folder) / "manifest.json"
     if not path.is_file():
         raise FileNotFoundError(f"{folder} holds no prepared text: expected manifest.json in it.")
-    expected = {"settings": dict, "files": list, "counts": dict, "shards": list, "finished": bool}
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
-        for name, kind in expected.items():
-            if not isinstance(manifest[name], kind):
-                raise ValueError(f"{name} is {manifest[name]!r:.40}")
-    except (ValueError, KeyError, TypeError) as error:
+        _check_kinds(manifest, _IN_MANIFEST)
+        for shard in manifest["shards"]:
+            _check_kinds(shard, _IN_SHARD)
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(
             f"{path} is damaged, or is not ours ({error!r:.80}): choose another folder, or delete what is "
             "in this one, and prepare again."

@@ -26,6 +26,28 @@ from minigpt_lib.documents import read_manifest
 __all__ = ["BlockReader", "deal", "PackedTokens", "shuffle_index", "Text"]
 
 
+def _read_shard(file: Path) -> pyarrow.Table:
+    """Return a shard as a memory-mapped table; ValueError, with its name, unless it holds documents."""
+    try:
+        table = pyarrow.ipc.open_stream(pyarrow.memory_map(str(file))).read_all()
+        table.validate()
+    except (pyarrow.ArrowException, OSError) as error:
+        raise ValueError(f"{file} cannot be read: {error}") from None
+
+    kinds = dict(zip(table.column_names, table.schema.types))
+    tokens = kinds.get("input_ids")
+    is_lists = tokens is not None and pyarrow.types.is_list(tokens)
+    if (
+        not is_lists
+        or not pyarrow.types.is_integer(tokens.value_type)
+        or kinds.get("id") != pyarrow.string()
+    ):
+        raise ValueError(
+            f"{file} holds no documents: expected ids and lists of tokens, got {kinds}."
+        )
+    return table
+
+
 def _open_shard(folder: Path, shard: dict[str, Any], verify: bool) -> pyarrow.Table:
     """Return a shard as a memory-mapped table; ValueError, with its name, if it is not as it was written."""
     file = folder / shard["name"] / shard["file"]
@@ -36,7 +58,7 @@ def _open_shard(folder: Path, shard: dict[str, Any], verify: bool) -> pyarrow.Ta
     elif verify and sha256(file) != shard["sha256"]:
         problem = "is altered: its checksum differs"
     else:
-        return pyarrow.ipc.open_stream(pyarrow.memory_map(str(file))).read_all()
+        return _read_shard(file)
     raise ValueError(
         f"{file} {problem}. Copy it again from where it came, or delete {folder} and prepare anew."
     )

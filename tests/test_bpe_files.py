@@ -62,6 +62,7 @@ def test_a_truncated_file_is_refused(tmp_path):
         json.dumps(["BPETokenizer 1", {chr(b): b - 1 for b in range(256)}, {}, "x"]).encode(),
         json.dumps(["BPETokenizer 1", {"\u4e2d": 0}, {}, "x"]).encode(),
         json.dumps(["BPETokenizer 1", [1], {}, "x"]).encode(),
+        b"[" * 9999,
     ],
 )
 def test_a_file_that_does_not_hold_a_tokenizer_is_refused(tmp_path, content):

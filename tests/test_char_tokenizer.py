@@ -85,7 +85,8 @@ def test_an_id_outside_the_vocabulary_is_refused_with_its_position(wrong):
 
 
 @pytest.mark.parametrize(
-    "content", ["", "{", "[]", "{}", '{"type": "Other"}', '{"type": "CharTokenizer"}']
+    "content",
+    ["", "{", "[]", "{}", '{"type": "Other"}', '{"type": "CharTokenizer"}', "[" * 9999],
 )
 def test_a_damaged_file_is_refused(tmp_path, content):
     path = tmp_path / "tokenizer.json"

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import time
 from collections import Counter
 
 import numpy
+import pyarrow
 import pytest
 import torch
 from hypothesis import given, settings
@@ -15,6 +17,7 @@ from hypothesis import strategies as st
 from pretraining_texts import SMALL, documents_of, fineweb, words
 
 from minigpt_lib.baselines import evaluate_loss
+from minigpt_lib.checkpoints import sha256
 from minigpt_lib.data import TextDataset
 from minigpt_lib.documents import prepare
 from minigpt_lib.model import GPTConfig, MiniGPT
@@ -125,6 +128,52 @@ def test_slices_and_their_documents_are_those_of_the_shards(prepared, data):
 
     assert packed[a:b].tolist() == flat[a:b].tolist()
     assert packed.documents(a, b) == list(dict.fromkeys(owners[a:b]))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda manifest: "[" * 9999,
+        lambda manifest: json.dumps(manifest | {"shards": [0]}),
+        lambda manifest: json.dumps(manifest | {"shards": [{"name": True}]}),
+        lambda manifest: json.dumps(manifest | {"shards": [manifest["shards"][0] | {"size": "1"}]}),
+    ],
+)
+def test_a_manifest_with_damaged_shards_is_refused(tmp_path, prepared, change):
+    manifest = json.loads((prepared / "manifest.json").read_text(encoding="utf-8"))
+    (tmp_path / "manifest.json").write_text(change(manifest), encoding="utf-8")
+
+    with pytest.raises(ValueError, match="manifest.json is damaged"):
+        PackedTokens(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"id": ["a"], "input_ids": [[1.5]]}, "holds no documents"),
+        ({"id": [1], "input_ids": [[1]]}, "holds no documents"),
+        ({"id": ["a"]}, "holds no documents"),
+        (None, "cannot be read"),
+    ],
+)
+def test_a_shard_that_holds_something_else_is_refused(tmp_path, prepared, columns, message):
+    """Its size and its checksum are right: somebody made it."""
+    folder = tmp_path / "data"
+    shutil.copytree(prepared, folder)
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    shard = next(shard for shard in manifest["shards"] if shard["part"] == "train")
+    file = folder / shard["name"] / shard["file"]
+    if columns is None:
+        file.write_bytes(b"\xff" * 100)
+    else:
+        table = pyarrow.table(columns)
+        with pyarrow.ipc.new_stream(str(file), table.schema) as writer:
+            writer.write_table(table)
+    shard |= {"size": file.stat().st_size, "sha256": sha256(file)}
+    (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+
+    with pytest.raises(ValueError, match=message):
+        PackedTokens(folder)
 
 
 def test_an_epoch_has_every_token_as_a_target_once(prepared):

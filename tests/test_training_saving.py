@@ -198,3 +198,31 @@ def test_crashes_between_renames_leave_a_whole_checkpoint(crashes):
             assert before <= facts["step"] <= step
             assert moves is not None or facts["step"] == step
             before = facts["step"]
+
+
+# ---------------------------------------------------------------- files with the right checksums
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("checkpoint.json", b"[]", "checkpoint.json: expected an object"),
+        ("checkpoint.json", b"[" * 9999, "checkpoint.json is not JSON"),
+        ("checkpoint.json", b'{"train": [1]}', "expected settings by name"),
+        ("config.json", b"null", "config.json: expected an object"),
+        ("state.pt", b"PK", "state.pt cannot be read"),
+        ("model.safetensors", b"{}", "model.safetensors cannot be read"),
+    ],
+)
+def test_a_checkpoint_that_somebody_made_up_is_refused(tmp_path, name, content, message):
+    model = tiny()
+    before = weights(model)
+    save_checkpoint(tmp_path / "last", model, step=1, train={"lr": 0.1})
+    (tmp_path / "last" / name).write_bytes(content)
+    files = [path for path in (tmp_path / "last").iterdir() if path.name != "SHA256SUMS"]
+    sums = "".join(f"{module.sha256(path)}  {path.name}\n" for path in files)
+    (tmp_path / "last" / "SHA256SUMS").write_text(sums)
+
+    with pytest.raises(ValueError, match=message):
+        load_checkpoint(tmp_path / "last", model, {"lr": 0.1})
+    assert equal(weights(model), before)
