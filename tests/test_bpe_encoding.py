@@ -295,6 +295,16 @@ def test_a_stream_with_special_tokens_gives_the_ids_of_the_whole_text(parts, pie
     assert streamed == tokenizer.encode(text, allowed)
 
 
+def test_a_special_token_that_is_cut_after_its_shorter_namesake_is_waited_for():
+    tokenizer = BPETokenizer({bytes([b]): b for b in range(256)}, {"<a>": 256, "<a>b": 257})
+    chunks = ["to be " * 3000 + "<a>", "b or not"]
+
+    found = list(tokenizer.encode_iterable(chunks, "all"))
+
+    assert found == tokenizer.encode("".join(chunks), "all")
+    assert 257 in found
+
+
 def test_a_stream_with_a_custom_pattern_gives_the_ids_of_the_whole_text():
     tokenizer = train_bpe(SAMPLE, 400, pattern=r"\S+\s*|\s+")
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import re
 import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -71,6 +73,37 @@ def test_without_a_writable_folder_the_plays_load_but_are_not_cached(tmp_path, m
         assert len(load_text()) == 4_782_431
 
     assert "could not be kept" in caplog.text
+
+
+def test_the_cache_is_written_beside_its_place(own_cache, monkeypatch):
+    """A rename from another disk would not be one step."""
+    monkeypatch.setattr(data, "_shakespeare_from_package", lambda: "TEXT")
+    moved = []
+    replace = Path.replace
+    monkeypatch.setattr(Path, "replace", lambda a, b: moved.append((a, b)) or replace(a, b))
+
+    load_text()
+
+    ((source, target),) = moved
+    assert target == own_cache
+    assert source.parent.parent == own_cache.parent
+
+
+@pytest.mark.parametrize("kind", ["a course", "a course that is read-only", "an installed library"])
+def test_the_plays_are_kept_in_the_course_or_in_the_users_cache(tmp_path, monkeypatch, kind):
+    monkeypatch.delenv("MINIGPT_DATA")
+    monkeypatch.setattr(Path, "home", lambda: tmp_path / "home")
+    library = tmp_path / "place" / "minigpt_lib" / "__init__.py"
+    spec = SimpleNamespace(origin=str(library))
+    monkeypatch.setattr(data.importlib.util, "find_spec", lambda name: spec)
+    if kind != "an installed library":
+        (tmp_path / "place" / "notebooks").mkdir(parents=True)
+    if kind == "a course that is read-only":
+        monkeypatch.setattr(data.os, "access", lambda *_: False)
+
+    in_course = tmp_path / "place" / "data" / "shakespeare.txt"
+    in_home = tmp_path / "home" / ".cache" / "minigpt" / "shakespeare.txt"
+    assert data._cache_file() == (in_course if kind == "a course" else in_home)
 
 
 @pytest.mark.slow
@@ -261,6 +294,11 @@ def test_bad_input_is_refused_with_what_was_expected(make, message):
         make()
 
 
+def test_by_default_no_worker_process_is_started():
+    loader = data.create_dataloader(data.TextDataset(torch.arange(20), 4), 2)
+    assert loader.num_workers == 0
+
+
 def test_the_number_of_worker_processes_does_not_change_the_batches():
     dataset = TextDataset(torch.arange(100), 9)
 
@@ -308,11 +346,11 @@ def test_a_look_changes_no_later_pass_with_worker_processes_either():
 def test_arrow_round_trip_in_two_processes(tmp_path):
     documents = [f"speech {i}: {'la ' * (i % 7)}" for i in range(2500)]
 
-    table = tokenize_to_arrow(documents, Letters(), tmp_path / "new" / "table", num_proc=2)
+    table = tokenize_to_arrow(documents, Letters(), tmp_path / "far" / "new" / "table", num_proc=2)
 
     assert table["input_ids"][:] == [Letters().encode(document) for document in documents]
     assert table.column_names == ["input_ids"]
-    assert {file.name for file in (tmp_path / "new").iterdir()} == {"table"}
+    assert {file.name for file in (tmp_path / "far" / "new").iterdir()} == {"table"}
 
 
 def test_a_text_is_cut_into_documents_at_blank_lines(tmp_path):

@@ -59,6 +59,19 @@ def test_a_missing_file_is_named(folder, name):
         MiniGPT.from_pretrained(folder)
 
 
+def test_weights_are_read_straight_to_the_device_that_is_asked_for(folder, monkeypatch):
+    seen = []
+
+    def load_file(path, device):
+        seen.append(device)
+        return module_load_file(path)
+
+    module_load_file = module.load_file
+    monkeypatch.setattr(module, "load_file", load_file)
+    MiniGPT.from_pretrained(folder, "cpu:0")
+    assert seen == ["cpu:0"]
+
+
 def test_a_missing_folder_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere has no config.json"):
         MiniGPT.from_pretrained(tmp_path / "nowhere")

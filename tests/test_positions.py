@@ -181,6 +181,13 @@ def test_a_learned_embedding_has_no_position_beyond_the_end():
         LearnedPositionalEmbedding(5, 4)(torch.tensor([5]))
 
 
+def test_a_wrong_kind_of_number_is_refused_with_the_right_one():
+    with pytest.raises(ValueError, match="factor='8', expected a positive finite number"):
+        RopeScaling(factor="8")
+    with pytest.raises(ValueError, match="original_max_seq_len=8.5, expected a positive integer"):
+        RopeScaling(original_max_seq_len=8.5)
+
+
 def test_scaled_frequencies_lie_between_the_plain_ones_and_those_divided_by_the_factor():
     plain = rotary_frequencies(128, 500000.0)
     scaled = rotary_frequencies(128, 500000.0, RopeScaling())
