@@ -19,6 +19,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging
 
 from courseware import paths
+from minigpt_lib import exports
 from minigpt_lib.bpe import BPETokenizer, train_bpe
 from minigpt_lib.chat import FORMATS, ChatTokenizer
 from minigpt_lib.exports import export_gguf, export_hf, export_onnx, export_web, exports_main
@@ -374,3 +375,11 @@ def test_the_command_exports_a_model(tmp_path):
     )
     assert again.returncode == 1 and again.stderr.startswith("FileExistsError: ")
     assert MiniGPT.from_pretrained(tmp_path / "run"), "the run is as it was"
+
+
+def test_a_tokenizer_is_a_chat_tokenizer_only_with_the_control_tokens_of_a_format():
+    plain = train_bpe(SAMPLE, 300)
+    assert exports._with_chat(plain) is plain
+    for name, form in FORMATS.items():
+        with_controls = train_bpe(SAMPLE, 300, form.controls)
+        assert exports._with_chat(with_controls).format == name

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from courseware.checks.short_runs import small_model
+from minigpt_lib.model import GPTConfig, MiniGPT
 from minigpt_lib.muon import (
     COEFFICIENTS,
     Muon,
@@ -155,3 +156,14 @@ def test_a_pair_survives_its_state_and_a_schedule_still_reaches_it():
         torch.testing.assert_close(weight, model.get_parameter(name), rtol=0, atol=0)
     assert isinstance(again, OptimizerPair)
     assert again.first.param_groups[0]["lr"] == pair.first.param_groups[0]["lr"] == 0.01
+
+
+@pytest.mark.parametrize(("n_kv_head", "parts"), [(None, 3), (4, 3), (2, 1), (1, 1)])
+def test_queries_keys_and_values_are_three_matrices_only_if_they_are_equally_large(
+    n_kv_head, parts
+):
+    model = MiniGPT(GPTConfig(11, 16, 16, 1, 4, n_kv_head=n_kv_head))
+    pair = muon_with_adamw(model, lr=0.1)
+    qkv = model.blocks[0].attention.qkv.weight
+    (group,) = [g for g in pair.first.param_groups if any(weight is qkv for weight in g["params"])]
+    assert group["parts"] == parts

@@ -445,3 +445,22 @@ def test_the_command_serves_a_folder_until_ctrl_c(model, tmp_path, handler):
     finally:
         running_command.kill()
         running_command.wait()
+
+
+# ---------------------------------------------------------------- small print
+
+
+@pytest.mark.parametrize("status", [400, 401, 404, 413, 429, 500, 503])
+def test_only_a_busy_server_asks_to_try_again(status):
+    refusal = server._ServerRefusal(status, "No.", "no")
+    again = server._refusing(refusal).headers.get("Retry-After")
+    assert again == ("1" if status in (429, 503) else None)
+
+
+@pytest.mark.parametrize("name", ["n", "best_of"])
+@pytest.mark.parametrize("number", [0, 2])
+def test_one_answer_is_all_that_can_be_asked_for(name, number):
+    body = {"model": "tiny", "prompt": "a"}
+    assert server._parsed(server._AskedText, json.dumps(body | {name: 1}).encode()).prompt == "a"
+    with pytest.raises(server._ServerRefusal, match=name):
+        server._parsed(server._AskedText, json.dumps(body | {name: number}).encode())

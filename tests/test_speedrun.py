@@ -56,6 +56,23 @@ def result(seconds, loss):
 # ---------------------------------------------------------------- recipes and runs
 
 
+def test_the_recipes_are_those_that_were_measured():
+    muon, sprint, marathon = RECIPES["muon"], RECIPES["sprint"], RECIPES["marathon"]
+    assert RECIPES["nanogpt"] == Recipe()
+    assert (muon.optimizer, muon.lr, muon.qk_norm) == ("muon", 0.03, False)
+    assert (sprint.optimizer, sprint.lr, sprint.qk_norm, sprint.stages) == ("muon", 0.06, True, ())
+    assert (marathon.steps, marathon.batch_size, marathon.block_size) == (1300, 8, 256)
+    assert marathon.stages == ((0.4, 32, 64),)
+    assert marathon.qk_norm and marathon.token_shift
+
+
+def test_a_recipe_with_a_tied_head_starts_at_zero_elsewhere():
+    model = build(dataclasses.replace(TINY, ffn="relu2", tie_weights=True, zero_init=True), 9)
+    assert model.head is None
+    assert model.embedding.weight.any()
+    assert not any(block.attention.proj.weight.any() for block in model.blocks)
+
+
 def test_every_recipe_builds_and_its_code_gives_it_back():
     for name, recipe in RECIPES.items():
         assert recipe.name == name

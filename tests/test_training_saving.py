@@ -200,6 +200,12 @@ def test_crashes_between_renames_leave_a_whole_checkpoint(crashes):
             before = facts["step"]
 
 
+def test_a_run_may_write_in_its_folder_by_default(tmp_path):
+    (tmp_path / "last").mkdir()
+    RunFolder(tmp_path, "replace").clear()
+    assert not (tmp_path / "last").exists()
+
+
 # ---------------------------------------------------------------- files with the right checksums
 
 
