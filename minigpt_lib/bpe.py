@@ -310,7 +310,7 @@ class BPETokenizer:
             such a byte raises ValueError.
 
     Raises ValueError if two tokens share an id, an id is negative or a token empty, if the pattern
-    has groups, or if unk_token is not a special token.
+    has groups or is no regular expression, or if unk_token is not a special token.
     """
 
     def __init__(
@@ -324,7 +324,11 @@ class BPETokenizer:
         self.special_tokens = dict(special_tokens or {})
         self.pattern = pattern
         self.unk_token = unk_token
-        if regex.compile(pattern).groups:
+        try:
+            groups = regex.compile(pattern).groups
+        except regex.error as error:
+            raise ValueError(f"expected a regular expression, got {pattern!r}: {error}") from None
+        if groups:
             raise ValueError(f"expected a pattern without groups, got {pattern!r}: write (?:...)")
         if unk_token is not None and unk_token not in self.special_tokens:
             raise ValueError(

@@ -62,6 +62,7 @@ def test_a_truncated_file_is_refused(tmp_path):
         json.dumps(["BPETokenizer 1", {chr(b): b - 1 for b in range(256)}, {}, "x"]).encode(),
         json.dumps(["BPETokenizer 1", {"\u4e2d": 0}, {}, "x"]).encode(),
         json.dumps(["BPETokenizer 1", [1], {}, "x"]).encode(),
+        json.dumps(["BPETokenizer 1", {"a": 0}, {}, "*"]).encode(),
         b"[" * 9999,
     ],
 )
