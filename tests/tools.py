@@ -96,8 +96,12 @@ def first_failing(
     broken: dict[str, str],
     check: str = "",
     in_setup: bool = False,
+    seconds: float = 60.0,
 ) -> int | None:
-    """Return the code cell of a check that fails with these sources, or None if all pass; see `noticed_by`."""
+    """Return the code cell of a check that fails with these sources, or None if all pass; see `noticed_by`.
+
+    A check that takes longer than `seconds` fails.
+    """
     _, prover = _prover(number)
     base = dict(prover.base)
 
@@ -113,7 +117,7 @@ def first_failing(
         try:
             for i in sorted(_checks(prover, check), key=lambda i: _seconds[number, i]):
                 start = time.perf_counter()
-                passed = prover.passes(i, 60.0, names)
+                passed = prover.passes(i, seconds, names)
                 _seconds[number, i] = max(_seconds[number, i], time.perf_counter() - start)
                 if not passed:
                     return prover.job["checks"][i]["number"]
