@@ -669,7 +669,9 @@ ROWS: dict[str, Runner] = {
     r"python -m pytest -m \"not slow and not browser\"": whole(
         *("-k", "citation", "tests/test_documents.py"), prints=r"\[100%\]"
     ),
-    r"python tests/operators\.py \d\d": until(r"noticed", "--sample=1"),
+    r"python tests/operators\.py \d\d": until(r"noticed", "--sample=1", "--no-tests"),
+    r"python tests/operators\.py --save": until(r"noticed", "--sample=1", "--no-tests", "07"),
+    r"python tests/fuzz\.py": until(r"characters +50 cases", "--cases=50"),
     r"python tests/kills\.py": whole("preparation", "--kills=1", prints="nothing lost"),
     r"pre-commit install": pre_commit,
     # recorded figures

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from courseware import paths
+from courseware.site import proof
 from courseware.site.colab import write_copies
 from courseware.site.mending import mend
 from courseware.site.models import ship_models
@@ -50,9 +51,10 @@ _COMMANDS = {
     "colab": "write copies of the notebooks that get the course by themselves",
 }
 _MARKS = {
-    "book/reference": ("<!-- public names -->", reference),
-    "book/measurements": ("<!-- records -->", records),
-    "book/references": ("<!-- references -->", bibliography),
+    "book/reference": {"<!-- public names -->": reference},
+    "book/measurements": {"<!-- records -->": records},
+    "book/proof": {"<!-- mutants -->": proof.mutants, "<!-- fuzz -->": proof.fuzz},
+    "book/references": {"<!-- references -->": bibliography},
 }
 
 
@@ -189,9 +191,8 @@ def copy_mathjax(target: Path) -> None:
 
 
 def _fill_mark(app: Any, name: str, source: list[str]) -> None:
-    """Put what is generated in the place of a page's mark."""
-    if name in _MARKS:
-        mark, written = _MARKS[name]
+    """Put what is generated in the place of a page's marks."""
+    for mark, written in _MARKS.get(name, {}).items():
         source[0] = source[0].replace(mark, written())
 
 
