@@ -11,14 +11,13 @@ half of the cases.
 
 from __future__ import annotations
 
-import argparse
 import copy
 import itertools
 import random
 import statistics
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
 from reasoning import Dialog, answers, plan, user
-from rivals import hardware, hardware_line, save, table
+from rivals import RESULTS as FOLDER
+from rivals import hardware_line, record_seeds, seed_options, table
 
 from courseware.checks.short_runs import quiet
 from courseware.material import people
@@ -36,7 +36,7 @@ from minigpt_lib.model import MiniGPT
 from minigpt_lib.reasoning import Question, train_grpo
 from minigpt_lib.sft import InstructionDataset, train_sft
 
-RESULTS = Path(__file__).parent / "results" / "reasoning_kinds.json"
+RESULTS = FOLDER / "reasoning_kinds.json"
 NEW = 40  # tokens of an answer: two sentences about two people are long
 STEPS = {"two numbers": (0,), "three numbers": (20, 150), "born earlier": (20, 150)}
 
@@ -126,25 +126,8 @@ def run(
     return found | {"first rewards": rewards[0], "last rewards": statistics.fmean(rewards[-3:])}
 
 
-def main() -> None:
-    """Run every kind with every seed, print a table, and save the record if asked to."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
-    parser.add_argument("--save", action="store_true", help=f"write {RESULTS.name}")
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    model, chat, stuff = demo.assistant()
-
-    record: dict[str, Any] = {"hardware": hardware(), "seeds": [], "runs": []}
-    for seed in options.seeds:
-        for kind, lengths in STEPS.items():
-            for steps in lengths:
-                record["runs"].append(run(kind, steps, model, chat, stuff, seed))
-                print(record["runs"][-1], flush=True)
-        record["seeds"].append(seed)
-        if options.save:
-            save(RESULTS, record)
-
+def report(record: dict[str, Any]) -> str:
+    """Return the table of a record: means over the seeds."""
     rows = []
     for kind, lengths in STEPS.items():
         for steps in lengths:
@@ -155,7 +138,22 @@ def main() -> None:
             )
             rows.append((kind, steps, *(f"{mean:.1%}" for mean in means)))
     columns = ("kind", "steps of demonstrations", "before", "after them", "after rewards")
-    print(table("Other kinds of questions", columns, rows))
+    return table("Shares of greedy answers: mean of three seeds", columns, rows)
+
+
+def main() -> None:
+    """Run every kind with every seed, print a table, and save the record if asked to."""
+    options = seed_options(__doc__, RESULTS)
+    torch.set_num_threads(1)
+    model, chat, stuff = demo.assistant()
+
+    def runs(seed: int) -> Iterator[dict[str, Any]]:
+        for kind, lengths in STEPS.items():
+            for steps in lengths:
+                yield run(kind, steps, model, chat, stuff, seed)
+
+    record = record_seeds(options, RESULTS, runs)
+    print(report(record))
     print(hardware_line())
 
 

@@ -9,7 +9,6 @@ order, so what differs is the variant: 20 updates of 1e-4, as in benchmarks/reas
 
 from __future__ import annotations
 
-import argparse
 import copy
 import statistics
 import sys
@@ -24,7 +23,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
 from reasoning import NEW, demonstrate, measure, plan
-from rivals import hardware, hardware_line, save, table
+from rivals import RESULTS as FOLDER
+from rivals import hardware_line, record_seeds, seed_options, table
 
 import minigpt_lib.reasoning
 from courseware.checks.short_runs import quiet
@@ -34,7 +34,7 @@ from minigpt_lib.chat import ChatTokenizer
 from minigpt_lib.model import MiniGPT
 from minigpt_lib.reasoning import train_grpo
 
-RESULTS = Path(__file__).parent / "results" / "reasoning_variants.json"
+RESULTS = FOLDER / "reasoning_variants.json"
 VARIANTS: dict[str, dict[str, Any]] = {
     "GRPO, the mean over all tokens": {},
     "the mean of each answer": {"per": "sequence"},
@@ -51,6 +51,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "groups of 16": {"group_size": 16},
 }
 SHOWN = ("right", "two sentences", "true first step", "facts", "sums")
+COSTS = ("tokens", "seconds", "sampling")
 
 
 @contextmanager
@@ -103,31 +104,12 @@ def run(
     }
 
 
-def main() -> None:
-    """Run every variant with every seed, print a table, and save the record if asked to."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
-    parser.add_argument("--save", action="store_true", help=f"write {RESULTS.name}")
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    model, chat, stuff = demo.assistant()
-
-    record: dict[str, Any] = {"hardware": hardware(), "seeds": [], "runs": []}
-    for seed in options.seeds:
-        shown = copy.deepcopy(model)
-        demonstrate(shown, chat, stuff.asked, 20, seed)
-        for name, settings in VARIANTS.items():
-            found = run(shown, chat, stuff, seed, settings)
-            record["runs"].append({"variant": name, "seed": seed} | found)
-            print(seed, name, {key: round(value, 3) for key, value in found.items()}, flush=True)
-        record["seeds"].append(seed)
-        if options.save:
-            save(RESULTS, record)
-
+def report(record: dict[str, Any]) -> str:
+    """Return the table of a record: means over the seeds."""
     rows = []
     for name in VARIANTS:
         runs = [one for one in record["runs"] if one["variant"] == name]
-        means = {key: statistics.fmean(one[key] for one in runs) for key in found}
+        means = {key: statistics.fmean(one[key] for one in runs) for key in (*SHOWN, *COSTS)}
         rows.append(
             (
                 name,
@@ -137,8 +119,23 @@ def main() -> None:
                 f"{means['sampling']:.0%}",
             )
         )
-    columns = ("variant", *SHOWN, "tokens", "seconds", "sampling")
-    print(table("Variants of GRPO", columns, rows))
+    return table("Variants of GRPO", ("variant", *SHOWN, *COSTS), rows)
+
+
+def main() -> None:
+    """Run every variant with every seed, print a table, and save the record if asked to."""
+    options = seed_options(__doc__, RESULTS)
+    torch.set_num_threads(1)
+    model, chat, stuff = demo.assistant()
+
+    def runs(seed: int) -> Iterator[dict[str, Any]]:
+        shown = copy.deepcopy(model)
+        demonstrate(shown, chat, stuff.asked, 20, seed)
+        for name, settings in VARIANTS.items():
+            yield {"variant": name, "seed": seed} | run(shown, chat, stuff, seed, settings)
+
+    record = record_seeds(options, RESULTS, runs)
+    print(report(record))
     print(hardware_line())
 
 

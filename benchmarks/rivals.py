@@ -6,6 +6,7 @@ them. For the same reason, a ratio is the median of the ratios within the rounds
 
 from __future__ import annotations
 
+import argparse
 import datetime
 import hashlib
 import http.client
@@ -220,3 +221,37 @@ def tinyshakespeare(given: str | Path | None = None, rivals: Path = RIVALS) -> s
 
 if __name__ == "__main__":
     print(hardware_line())
+
+
+# --- runs with several seeds ---
+
+
+def seed_options(doc: str, path: Path, seeds: Sequence[int] = (1, 2, 3)) -> argparse.Namespace:
+    """Read the command line of a script that trains with several seeds: --seeds and --save."""
+    parser = argparse.ArgumentParser(description=doc.splitlines()[0])
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(seeds))
+    parser.add_argument("--save", action="store_true", help=f"write {path.name}")
+    return parser.parse_args()
+
+
+def record_seeds(
+    options: argparse.Namespace, path: Path, runs: Callable[[int], Iterable[dict[str, Any]]]
+) -> dict[str, Any]:
+    """Return the record of all runs, {"hardware", "seeds", "runs"}; runs(seed) yields what one seed finds.
+
+    Every run is printed when it is done. With --save the file is written after each seed, with the seeds that are
+    done, so an interrupted script leaves whole seeds.
+    """
+    record: dict[str, Any] = {"hardware": hardware(), "seeds": [], "runs": []}
+    for seed in options.seeds:
+        for found in runs(seed):
+            record["runs"].append(found)
+            print({name: _short(value) for name, value in found.items()}, flush=True)
+        record["seeds"].append(seed)
+        if options.save:
+            save(path, record)
+    return record
+
+
+def _short(value: object) -> object:
+    return round(value, 3) if isinstance(value, float) else value
