@@ -706,8 +706,11 @@ ROWS: dict[str, Runner] = {
     r"python benchmarks/questions\.py.*": until(
         r"SmolLM2 is not installed|smollm2: \d+ s", "--limit=2", "--out=out.json"
     ),
-    r"python benchmarks/reasoning(_kinds|_variants)?\.py.*": until(
+    r"python benchmarks/reasoning(_broken|_kinds|_sums|_variants)?\.py.*": until(
         "model of chapter 14|model of `make course`|training its assistant"
+    ),
+    r"python benchmarks/reasoning_real\.py.*": until(
+        r"SmolLM2 is not installed|seed 1: 24 updates"
     ),
     r"python benchmarks/real_model\.py.*": until(
         r"SmolLM2 is not installed|loading: ", "--repeat=1"
