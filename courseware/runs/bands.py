@@ -1,19 +1,22 @@
-"""Loss bands: is a training run all right?
+"""Bands: is a training run all right?
 
-A band holds the mean and the standard deviation of a run's losses over several seeds, at fixed steps. It is recorded
-once, with
+A band holds the mean and the standard deviation of a run's losses over several seeds, at fixed steps. Of a run that
+learns from rewards it holds the mean reward of each update. It is recorded once, with
 
     python -m courseware.runs.bands record 04_baselines
 
 and stored in `courseware/runs/recorded/`. `compare_run` compares a learner's history with it and, where the history
 leaves the band, names the likely causes.
 
-A history is a list of {"step": int, "train_loss": float | None, "val_loss": float | None}, in nats per token.
+A history is a list of {"step": int, "train_loss": float | None, "val_loss": float | None}, in nats per token, or of
+{"step": int, "reward": float}. The latter may also have "shows a step", the share of answers that show one: it is drawn
+and helps to name a cause, but there is no band of it.
 
 How wide is a band? Ten seeds estimate a mean and a standard deviation s. One new run then lies within
 4.78 * sqrt(1 + 1/10) * s = 5.0 s of that mean with probability 99.9% (Student's t, 9 degrees of freedom), so a sound
 run almost never leaves the band at any of its sixteen points. Fewer seeds make a wider band. Another processor or
-version of torch adds numbers in another order, so no band is narrower than 0.2% of the loss on either side.
+version of torch adds numbers in another order, so no band is narrower than 0.2% of the loss on either side. A share of
+256 drawn answers has a standard error of up to 0.03, so no band of shares is narrower than 0.05.
 """
 
 from __future__ import annotations
@@ -34,7 +37,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from courseware import paths
 from courseware.misused import Misused
 from courseware.runs import forecast
-from courseware.runs.diagnosis import Point, likely_causes
+from courseware.runs.diagnosis import Point, causes_of_rewards, likely_causes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -51,8 +54,17 @@ FOLDER = Path(__file__).resolve().parent / "recorded"
 STUDENT = {5: 8.61, 6: 6.87, 7: 5.96, 8: 5.41, 9: 5.04, 10: 4.78}
 FLOOR = 0.002  # the least half-width, as a share of the mean; see above
 MIN_SEEDS = 5
-CURVES = {"train_loss": "train", "val_loss": "valid"}  # a history's key and its colour in figures
-TITLES = {"train_loss": "training", "val_loss": "validation"}
+SHARE_FLOOR = 0.05  # the same for shares; see above
+LOSSES = {"train_loss": "train", "val_loss": "valid"}  # a history's key and its colour in figures
+STEP = "shows a step"
+SHARES = {"reward": "train", STEP: "valid"}  # of runs that learn from rewards
+CURVES = LOSSES | SHARES
+TITLES = {
+    "train_loss": "training",
+    "val_loss": "validation",
+    "reward": "mean reward",
+    STEP: "answers that show a step",
+}
 
 
 @dataclass(frozen=True)
@@ -76,8 +88,8 @@ def record_band(
 ) -> Band:
     """Write the band of `runs`, one history for each seed, and return it.
 
-    A loss that some history does not have gets no band. Raises ValueError if there are fewer than five runs, if their
-    steps differ, or if a loss is not finite.
+    A curve that some history does not have gets no band. Raises ValueError if there are fewer than five runs, if their
+    steps differ, or if a value is not finite.
     """
     if len(runs) < MIN_SEEDS:
         raise ValueError(f"expected at least {MIN_SEEDS} runs for a band, got {len(runs)}")
@@ -135,15 +147,17 @@ def _recorded() -> list[str]:
     return sorted(file.stem for file in FOLDER.glob("*.json"))
 
 
-def half_widths(curve: Mapping[str, Sequence[float]], seeds: int = 10) -> list[float]:
-    """Return how far a sound run may lie from the mean at each step, in nats.
+def half_widths(
+    curve: Mapping[str, Sequence[float]], seeds: int = 10, share: bool = False
+) -> list[float]:
+    """Return how far a sound run may lie from the mean at each step, in nats or as a share.
 
     curve: {"mean", "std"}, one value for each step, of a band recorded from `seeds` seeds.
     """
     seeds = min(seeds, 10)
     factor = STUDENT[seeds] * math.sqrt(1 + 1 / seeds)
     pairs = zip(curve["mean"], curve["std"], strict=True)
-    return [max(factor * std, FLOOR * mean) for mean, std in pairs]
+    return [max(factor * std, SHARE_FLOOR if share else FLOOR * mean) for mean, std in pairs]
 
 
 # --- comparing a run with its band ---
@@ -161,13 +175,16 @@ def compare_run(
     band = load_band(name, path)
     excess = _excess(history, band)
     if not excess:
-        got = [record["step"] for record in history if any(record.get(key) for key in CURVES)]
+        keys = _family(band)
+        got = [r["step"] for r in history if any(r.get(key) is not None for key in keys)]
+        what = "losses" if keys is LOSSES else 'a "reward"'
+        keep = "eval_every" if keys is LOSSES else "learn"
         raise Misused(
-            f"expected losses at steps {band['steps']} of the band {name!r}, got losses at steps "
-            f"{got}; keep the chapter's `eval_every`"
+            f"expected {what} at steps {band['steps']} of the band {name!r}, got {what} at steps "
+            f"{got}; keep the chapter's `{keep}`"
         )
 
-    verdict = _judge(band, excess)
+    verdict = _judge(band, excess, history)
     if show:
         print(verdict)
         for line in forecast.compare(history, name):
@@ -197,6 +214,11 @@ def _is_record(record: Any) -> bool:
     return all(loss is None or hasattr(loss, "__float__") for loss in losses)
 
 
+def _family(band: Band) -> dict[str, str]:
+    """Return the curves that a band is made of, losses or shares, with their colours."""
+    return SHARES if "reward" in band else LOSSES
+
+
 def _excess(history: Sequence[Record], band: Band) -> dict[str, list[Point]]:
     """Return, for each curve that both have, how far the run is off at each shared step."""
     records = {record["step"]: record for record in history}
@@ -206,7 +228,7 @@ def _excess(history: Sequence[Record], band: Band) -> dict[str, list[Point]]:
             continue
 
         points = []
-        halves = half_widths(band[key], band["seeds"])
+        halves = half_widths(band[key], band["seeds"], key in SHARES)
         for step, mean, half in zip(band["steps"], band[key]["mean"], halves, strict=True):
             loss = records.get(step, {}).get(key)
             if loss is not None:
@@ -216,14 +238,18 @@ def _excess(history: Sequence[Record], band: Band) -> dict[str, list[Point]]:
     return found
 
 
-def _judge(band: Band, excess: Mapping[str, Sequence[Point]]) -> Verdict:
+def _judge(band: Band, excess: Mapping[str, Sequence[Point]], history: Sequence[Record]) -> Verdict:
     points = [point for curve in excess.values() for point in curve]
     outside = sum(not abs(point.widths) <= 1 for point in points)  # written so that NaN is outside
+    what = "losses" if _family(band) is LOSSES else "mean rewards"
     if not outside:
-        count = f"all {len(points)} losses lie in the band of {band['seeds']} seeds"
+        count = f"all {len(points)} {what} lie in the band of {band['seeds']} seeds"
         return Verdict(True, [], f"{band['name']}: a normal run; {count}.")
 
-    summary = f"{band['name']}: {outside} of {len(points)} losses outside the band. Likely:"
+    summary = f"{band['name']}: {outside} of {len(points)} {what} outside the band. Likely:"
+    if "reward" in excess:
+        looks = [record[STEP] for record in history if record.get(STEP) is not None]
+        return Verdict(False, causes_of_rewards(band, excess["reward"], looks), summary)
     return Verdict(False, likely_causes(band, excess), summary)
 
 
@@ -233,15 +259,14 @@ def _draw(history: Sequence[Record], band: Band, verdict: Verdict) -> None:
     from courseware.widgets import figures
 
     figures.style()
-    known = [key for key in CURVES if key in band or any(record.get(key) for record in history)]
+    family = _family(band)
+    known = [key for key in family if key in band or any(record.get(key) for record in history)]
     fig, axes = pyplot.subplots(1, len(known), figsize=(figures.WIDTH, 3.2), squeeze=False)
     for ax, key in zip(axes[0], known, strict=True):
         _draw_curve(ax, key, history, band)
 
     ends = [
-        f"{title} {history[-1][key]:.2f}"
-        for key, title in TITLES.items()
-        if history[-1].get(key) is not None
+        f"{TITLES[key]} {history[-1][key]:.2f}" for key in known if history[-1].get(key) is not None
     ]
     what = "Two curves" if len(known) == 2 else "A curve"
     place = "inside" if verdict.ok else "outside"
@@ -253,12 +278,18 @@ def _draw(history: Sequence[Record], band: Band, verdict: Verdict) -> None:
 def _draw_curve(ax: Axes, key: str, history: Sequence[Record], band: Band) -> None:
     from courseware.widgets.figures import COLOURS
 
-    ax.set(title=f"{TITLES[key]} loss", xlabel="step", ylabel="nats per token")
+    if key in SHARES:
+        ax.set(title=TITLES[key], xlabel="update", ylabel="share", ylim=(-0.05, 1.05))
+    else:
+        ax.set(title=f"{TITLES[key]} loss", xlabel="step", ylabel="nats per token")
     if key in band:
-        halves = half_widths(band[key], band["seeds"])
+        halves = half_widths(band[key], band["seeds"], key in SHARES)
         pairs = list(zip(band[key]["mean"], halves, strict=True))
         low = [mean - half for mean, half in pairs]
         high = [mean + half for mean, half in pairs]
+        if key in SHARES:  # a share cannot leave 0 to 1
+            low = [max(0.0, value) for value in low]
+            high = [min(1.0, value) for value in high]
         ax.fill_between(band["steps"], low, high, color=COLOURS["band"], label="band", lw=0)
 
     mine = [(record["step"], record[key]) for record in history if record.get(key) is not None]

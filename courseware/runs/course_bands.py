@@ -3,7 +3,8 @@
     python -m courseware.runs.course_bands --seeds 5 --workers 2
 
 Each run uses one thread. What an interrupted recording left in the folder is used. The losses of both trainings also
-become the bands 14_reading and 14_sft, with which chapter 14 compares the learner's curves.
+become the bands 14_reading and 14_sft, with which chapter 14 compares the learner's curves, and the rewards become the
+band 21_reasoning of chapter 21, whose run has the same settings.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ def one_seed(seed: int, folder: Path) -> dict[str, Any]:
     for name in TRAININGS:
         records = course.read_history(folder / str(seed) / name)
         result[name] = [record for record in records if "train_loss" in record]
+    result["rewarding"] = course.read_history(folder / str(seed) / "rewarding")
     return result
 
 
@@ -55,6 +57,7 @@ def main() -> None:
     for name, (band, config) in TRAININGS.items():
         histories = [run[name] for run in runs]
         bands.record_band(band, histories, **facts, warmup_steps=config.warmup_steps)
+    bands.record_band("21_reasoning", [run["rewarding"] for run in runs], **facts)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,8 @@ validation text was seen in training, the training loss is normal and the valida
 A mask that lets the future through makes both losses far too good. With a learning rate that is too low, the loss
 starts above the band and creeps towards it; with one that is too high, it jumps up and down above the band, or
 starts fast and then stays behind. Without warm-up, only the beginning differs.
+
+A curve of rewards has shapes of its own, see `causes_of_rewards`.
 """
 
 from __future__ import annotations
@@ -57,6 +59,35 @@ FASTER = (
 )
 OTHER = "a different text, tokenizer or model size from the chapter's: no common mistake looks like this."
 
+TURNED = (
+    "the sign is turned: right answers become rarer. Is there a minus in front of the loss, and does the "
+    "advantage say how much better than its group an answer is, not how much worse?"
+)
+OTHER_REWARD = (
+    "another reward than the chapter's, or other questions: the first answers, from before any update, are "
+    "already rewarded more than right ones would be. Such a reward can be gamed: read the answers."
+)
+GAMED = (
+    "a reward that can be gamed: the reward rises, but hardly an answer shows a step any more. Read the "
+    "answers, and measure something that is not rewarded."
+)
+TOO_GOOD = (
+    "too good for right answers, which are drawn at random and slip now and then: the reward can be gamed. "
+    "Read the answers, and measure something that is not rewarded."
+)
+ASTRAY = (
+    "the model has gone astray: the reward jumped up and fell again. The learning rate is too high, and no "
+    "leash holds the model near the one it started from. Try a tenth of the rate."
+)
+SLOW = (
+    "hardly anything is learned: the reward rises too slowly. Is the learning rate too low, are the "
+    "demonstrations missing, or do the advantages not compare answers to the same question?"
+)
+OTHER_MODEL = (
+    "another model, other questions or other demonstrations than the chapter's: no common mistake looks "
+    "like this."
+)
+
 
 class Point(NamedTuple):
     """How far a loss lies above the mean of its band (below: negative), in two units."""
@@ -82,6 +113,47 @@ def likely_causes(band: Mapping[str, Any], excess: Mapping[str, Sequence[Point]]
     if band.get("warmup_steps") and _only_starts_faster(excess, key):
         return [NO_WARMUP, FASTER]
     return _rate(excess[key], band[key]["mean"][: len(excess[key])])
+
+
+def causes_of_rewards(
+    band: Mapping[str, Any], curve: Sequence[Point], steps: Sequence[float] = ()
+) -> list[str]:
+    """Return what is most likely wrong with a run that learns from rewards, the likeliest cause first.
+
+    curve: how far its mean rewards are off; steps: the share of answers that show a step in each update, if it is
+    known. Each rule is proved by a test on runs that were broken on purpose.
+    """
+    means = band["reward"]["mean"][: len(curve)]
+    rewards = [mean + point.nats for mean, point in zip(means, curve, strict=True)]
+    first, last = statistics.fmean(rewards[:2]), statistics.fmean(rewards[-3:])
+    rises = last > first + 0.1
+
+    if curve[0].widths > 1:
+        return [OTHER_REWARD, GAMED]
+    if rises and steps and statistics.fmean(steps[-3:]) < 0.5 * last:
+        return [GAMED, OTHER_REWARD]
+    if rises and not steps and max(point.widths for point in curve) > 1:
+        return [TOO_GOOD, OTHER_MODEL]
+    if min(rewards) < 0:
+        return [TURNED, OTHER_REWARD]
+    if not rises and (_collapses(rewards, 0.05) or (steps and _collapses(steps, 0.2))):
+        return [ASTRAY, TURNED]
+    if last < first or (not rises and steps and _fades(steps)):
+        return [TURNED, SLOW]
+    if curve[-1].widths < 0:
+        return [SLOW, TURNED]
+    return [OTHER_MODEL]
+
+
+def _collapses(shares: Sequence[float], least: float) -> bool:
+    """Return whether shares jump up by twice `least` in the first half, and later fall from there by `least`."""
+    peak = max(shares[: max(1, len(shares) // 2)])
+    return peak > shares[0] + 2 * least and statistics.fmean(shares[-3:]) < peak - least
+
+
+def _fades(steps: Sequence[float]) -> bool:
+    """Return whether answers that show a step become rarer."""
+    return statistics.fmean(steps[-3:]) < 0.5 * statistics.fmean(steps[:2])
 
 
 def _copying(band: Mapping[str, Any], excess: Mapping[str, Sequence[Point]]) -> list[str]:
