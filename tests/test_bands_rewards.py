@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import sys
 
+import nbformat
 import pytest
 
 from courseware import paths
 from courseware.checks.toy_groups import toy_dialogs
 from courseware.checks.toy_pairs import eager, toy_chat
 from courseware.runs import bands, course, course_bands, diagnosis, thinking
+from courseware.runs.recipe import FULL
 from minigpt_lib.reasoning import Question
 from minigpt_lib.training import TrainConfig
 
@@ -36,12 +39,31 @@ def runs_with(fault):
     return found
 
 
-def test_the_band_has_ten_seeds_of_the_chapters_own_settings():
+def test_the_band_has_ten_seeds_and_as_many_updates_as_the_recipe():
     band = bands.load_band("21_reasoning")
 
     assert band["seeds"] == 10
-    assert band["steps"] == list(range(1, 21))
+    assert band["steps"] == list(range(1, FULL.rewarding.steps + 1))
     assert band["reward"]["mean"][0] < 0.15 and band["reward"]["mean"][-1] > 0.6
+
+
+def test_the_chapters_run_has_the_settings_of_the_recipe():
+    path = paths.CODE / "notebooks" / "21_reasoning.ipynb"
+    cells = nbformat.read(path, as_version=4).cells
+    source = "\n".join(cell.source for cell in cells if cell.cell_type == "code")
+    tree = ast.parse(source)
+
+    functions = {node.name: node.args for node in ast.walk(tree) if type(node) is ast.FunctionDef}
+    learn, update = functions["learn"], functions["update"]
+    names = [argument.arg for argument in learn.args[-len(learn.defaults) :]]
+    defaults = {name: ast.unparse(value) for name, value in zip(names, learn.defaults)}
+    rewarding, showing = FULL.rewarding, FULL.showing
+    assert float(defaults["lr"]) == rewarding.lr and int(defaults["n"]) == rewarding.batch_size
+    assert ast.unparse(update.defaults[-1]) == "8"
+    assert f"thinker_history = learn(shown, {rewarding.steps}, every=4)" in source
+    assert f"train_sft, shown, TrainConfig(steps={showing.steps}, **plan)" in source
+    plan = f'"batch_size": {showing.batch_size}, "block_size": {showing.block_size}, "lr": 3e-4'
+    assert plan in source and showing.lr == 3e-4
 
 
 @pytest.mark.parametrize("seed", SOUND["seeds"])
