@@ -244,7 +244,9 @@ def test_the_links_of_a_drawing_can_be_reached_and_have_names():
     assert picture.get("role") == "img"
 
     d.box(0, 50, 90, 30, "attention", link="05_attention.ipynb")
-    html = d.to_html(alt="A model.").replace("xlink:href", "href")  # HTML knows the prefix, XML does not
+    html = d.to_html(alt="A model.").replace(
+        "xlink:href", "href"
+    )  # HTML knows the prefix, XML does not
     figure = ElementTree.fromstring(html).find("svg")
     assert figure.get("role") == "group", "a screen reader does not enter an image"
     assert figure.get("aria-label") == "A model."
