@@ -714,8 +714,11 @@ def _use_file(assistant: Assistant, name: str, text: str) -> str:
     except RuntimeError:
         raise ValueError(f"{text}: there is no such user's folder.") from None
 
-    if name == "save":
-        assistant.save(path)
-        return f"(saved to {text})"
-    assistant.load(path)
-    return f"(going on with {text})"
+    try:
+        if name == "save":
+            assistant.save(path)
+            return f"(saved to {text})"
+        assistant.load(path)
+        return f"(going on with {text})"
+    except OSError as error:  # whose own words begin with a number: [Errno 2]
+        raise type(error)(f"{text}: {error.strerror or error}.") from None

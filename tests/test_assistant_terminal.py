@@ -323,6 +323,7 @@ def test_what_people_expect_of_a_terminal(open_terminal, tmp_path):
         ("/reset", "(forgotten)"),
         ("/undo", "(nothing has been said yet)"),
         (f"/load {file}", "you> on"),
+        ("/load not-there.json", "(not-there.json: No such file or directory.)"),
         ("/examples", "(this model came without examples)"),
         ("/help", "/retry"),
         ("x" * 200, "MiniGPT> aaaaa"),

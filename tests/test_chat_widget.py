@@ -236,7 +236,28 @@ def test_a_conversation_is_saved_and_loaded(window, tmp_path):
     window.file.value = str(tmp_path / "none.json")
     window.button("Load").click()
     assert "Refused" in window.note.value
+    assert f"{tmp_path / 'none.json'}: No such file or directory." in window.note.value
+    assert "Errno" not in window.note.value
     assert window.said() == ["Hm?", "aaaaaa"]
+
+
+def test_a_list_of_commands_keeps_its_two_columns_and_its_lines():
+    window = Window(Assistant(chatterer(), CHAT))
+
+    window.say("/help")
+
+    assert "white-space:pre-wrap" in window.note.value
+    assert "font-family:monospace" in window.note.value
+    assert "\n/undo            take back" in window.note.value
+
+
+def test_a_question_that_is_too_long_for_its_button_is_read_in_its_tooltip():
+    assistant = Assistant(chatterer(), CHAT)
+    assistant.examples = ["In which city does somebody work, and for which company is it?"]
+
+    window = Window(assistant)
+
+    assert window.button(assistant.examples[0]).tooltip.endswith(assistant.examples[0])
 
 
 def test_examples_are_buttons():

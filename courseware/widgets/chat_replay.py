@@ -310,10 +310,12 @@ class _Chat:
         self.log.value = transcript(self.assistant.messages, unread)
 
     def tell(self, title: str, text: str) -> None:
-        """Show a line below the conversation."""
-        shown = html.escape(text).replace("\n", "<br>")
+        """Show a line below the conversation, or several, such as a list of commands in two columns."""
+        style = "line-height:1.5;white-space:pre-wrap;overflow-wrap:anywhere"
+        if "\n" in text:
+            style += ";font-family:monospace"
         start = f"<strong>{title}</strong> " if title else ""
-        self.note.value = f"<p>{start}{shown}</p>"
+        self.note.value = f'<p style="{style}">{start}{html.escape(text)}</p>'
 
     def _show_status(self) -> None:
         """Show how full the window is, and how fast the last answer came."""
@@ -323,7 +325,7 @@ class _Chat:
         """Show a button for each example question."""
         buttons = []
         for text in self.assistant.examples:
-            button = _button(text, "ask this")
+            button = _button(text, f"ask: {text}")  # a button cuts off what is too long
             button.on_click(lambda _, text=text: self.in_turn(lambda: self.obey(text)))
             buttons.append(button)
         self.examples.children = buttons
