@@ -178,7 +178,7 @@ def figure(runs: Sequence[Run]) -> Figure:
 
     shown = [effect for effect in effects(runs) if effect.difference is not None]
     shown.reverse()  # the first one at the top
-    fig, axes = plt.subplots(figsize=(7, 0.42 * len(shown) + 1.1))
+    fig, axes = plt.subplots(figsize=(4.6, 0.42 * len(shown) + 1.3))
     axes.axvline(0, color=COLOURS["reference"], linestyle="--", linewidth=1)
     for row, effect in enumerate(shown):
         assert effect.difference is not None  # the reference levels were left out above
@@ -187,9 +187,9 @@ def figure(runs: Sequence[Run]) -> Figure:
             effect.difference, row, xerr=effect.interval, fmt="o", color=colour, capsize=4
         )
 
-    names = [f"{e.factor} {e.level}, not {FACTORS[e.factor][0]}" for e in shown]
+    names = [f"{e.factor} {e.level},\nnot {FACTORS[e.factor][0]}" for e in shown]
     axes.set_yticks(range(len(shown)), names)
-    axes.set_xlabel("change of the validation loss (nats per character)")
+    axes.set_xlabel("change of validation loss\n(nats per character)")
     return fig
 
 
