@@ -691,6 +691,7 @@ ROWS: dict[str, Runner] = {
     r"python benchmarks/generation\.py": shrunk(
         _SMALL_GPT2, r"bfloat16, ours \| [\d.]+ \|(.*\n)+.*rounds"
     ),
+    r"python benchmarks/determinism\.py": until("'same_bits': True", "--quick"),
     r"python benchmarks/finetuning\.py": whole(prints=r"\| bare words \|"),
     r"python benchmarks/people_scaling\.py": whole(prints=r"\| 800 \| 89 \|"),
     r"python benchmarks/pretraining_memory\.py( --only memory)?": whole(

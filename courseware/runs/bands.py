@@ -305,7 +305,7 @@ def _draw_curve(ax: Axes, key: str, history: Sequence[Record], band: Band) -> No
 # --- recording ---
 
 
-def _shakespeare() -> tuple[int, tuple[Tensor, Tensor]]:
+def shakespeare() -> tuple[int, tuple[Tensor, Tensor]]:
     """Return (vocab_size, (train_tokens, val_tokens)) of all the plays, with one token for each character."""
     import torch
 
@@ -323,7 +323,7 @@ def _run_baselines(seed: int) -> list[Record]:
 
     from minigpt_lib.baselines import MLPLM, train_baseline
 
-    vocab_size, parts = _shakespeare()
+    vocab_size, parts = shakespeare()
     torch.manual_seed(seed)
     return train_baseline(MLPLM(vocab_size), *parts, seed=seed)
 
@@ -344,7 +344,7 @@ def _run_training(seed: int) -> list[Record]:
     from minigpt_lib.model import GPTConfig, MiniGPT
     from minigpt_lib.training import Trainer
 
-    vocab_size, parts = _shakespeare()
+    vocab_size, parts = shakespeare()
     torch.manual_seed(seed)
     model = MiniGPT(GPTConfig.preset("laptop", vocab_size=vocab_size))
     history = Trainer(model, training_config(seed, progress=False), *parts).train()
