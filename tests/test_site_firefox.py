@@ -15,7 +15,8 @@ SEEN = """JSON.stringify({
   twins: document.querySelectorAll(".twin").length,
   started: document.querySelectorAll(".twin[data-mounted]").length,
   formulas: document.querySelectorAll(".math").length,
-  drawn: document.querySelectorAll(".math mjx-container").length,
+  drawn: [...document.querySelectorAll(".math math")]
+    .filter((formula) => formula.getBoundingClientRect().height > 2).length,
   tooWide: document.documentElement.scrollWidth - document.documentElement.clientWidth,
 })"""
 OPEN_A_CHOICE = """(() => {

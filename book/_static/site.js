@@ -117,7 +117,7 @@ function widenFigures() {
 
 /** Make whatever scrolls sideways reachable with the keyboard. */
 function focusScrollers() {
-  const wide = ".bd-article pre, .cell_output, .cell_output .output, .pst-scrollable-table-container, .strip, mjx-container[display='true']";
+  const wide = ".bd-article pre, .cell_output, .cell_output .output, .pst-scrollable-table-container, .strip, div.math";
   for (const el of document.querySelectorAll(wide)) {
     if (el.scrollWidth > el.clientWidth) el.tabIndex = 0; // also where the theme saw a folded one, and wrote -1
   }
@@ -162,9 +162,4 @@ await mountTwins();
 focusScrollers();
 addEventListener("resize", focusScrollers);
 addEventListener("toggle", focusScrollers, true); // what a fold hides has no width until it opens
-if (document.querySelector(".math")) {
-  if (document.readyState !== "complete") await new Promise((done) => addEventListener("load", done));
-  await window.MathJax?.startup?.promise;
-  focusScrollers();
-}
 document.documentElement.dataset.ready = "true";

@@ -27,7 +27,7 @@ from pathlib import Path
 
 REPOSITORY = "{repository}"
 COURSE = Path("{name}").resolve()
-NOT_FOR_COLAB = ("jupyterlab", "jupyter-book", "nbval", "sphinx-mathjax-offline")  # of no use there
+NOT_FOR_COLAB = ("jupyterlab", "jupyter-book", "nbval")  # of no use there
 
 if importlib.util.find_spec("courseware") is None:
     if not COURSE.is_dir():

@@ -1,9 +1,8 @@
 """Build and show the website of the course: `python -m courseware.site build` and `open`; `colab` writes notebooks.
 
-This module is also the site's Sphinx extension (see `_config.yml`). It copies MathJax from the Python package
-`sphinx-mathjax-offline`, so that no page makes a request to another server, it adds the models that the course has
-trained, it folds hints and solutions under the exercises, it puts a quiz at the end of each chapter, and it fills the
-pages that are generated: the library's public names, the measured figures, the references.
+This module is also the site's Sphinx extension (see `_config.yml`). It writes formulas as MathML, it adds the models
+that the course has trained, it folds hints and solutions under the exercises, it puts a quiz at the end of each
+chapter, and it fills the pages that are generated: the library's public names, the measured figures, the references.
 """
 
 from __future__ import annotations
@@ -11,9 +10,7 @@ from __future__ import annotations
 import argparse
 import functools
 import http.server
-import importlib.metadata
 import os
-import shutil
 import subprocess
 import sys
 import webbrowser
@@ -32,18 +29,6 @@ from courseware.site.reference import reference
 from courseware.site.references import bibliography
 from courseware.site.weight import lighten
 
-_MATHJAX = "sphinx-mathjax-offline"
-# `startup.js` fetches the components that `_config.yml` names: 40% less than the ready-made tex-chtml.js.
-_MATHJAX_PARTS = (
-    "startup.js",
-    "core.js",
-    "input/tex-base.js",
-    "input/tex/extensions/*.js",
-    "output/chtml.js",
-    "output/chtml/fonts/tex.js",
-    "output/chtml/fonts/woff-v2/*.woff",
-    "a11y/assistive-mml.js",
-)
 _JUPYTER_BOOK = "from jupyter_book.cli.main import main; main()"
 _COMMANDS = {
     "build": "build all pages",
@@ -140,10 +125,12 @@ def _show(pages: Path) -> None:
 
 def setup(app: Any) -> dict[str, Any]:
     """Connect the additions to Sphinx."""
+    from courseware.site import formulas  # it needs Sphinx, which the command `colab` does without
+
+    formulas.setup(app)
     app.connect("source-read", _fill_mark)
     app.connect("source-read", _fold_exercises)
     app.connect("source-read", _add_quiz)
-    app.connect("build-finished", _copy_mathjax)
     app.connect("build-finished", _drop_icon_script)
     app.connect("build-finished", _ship_models)
     app.connect("build-finished", mend)
@@ -151,11 +138,6 @@ def setup(app: Any) -> dict[str, Any]:
     app.connect("build-finished", write_site_files)
     app.connect("html-page-context", add_meta_tags)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
-
-
-def _copy_mathjax(app: Any, error: Exception | None) -> None:
-    if error is None and app.builder.format == "html":
-        copy_mathjax(Path(app.outdir) / "_static" / "mathjax")
 
 
 def _drop_icon_script(app: Any, error: Exception | None) -> None:
@@ -169,25 +151,6 @@ def _ship_models(app: Any, error: Exception | None) -> None:
     if error is None and app.builder.format == "html":
         for name, about in ship_models(Path(app.outdir) / "_static" / "models").items():
             print(f"model {name}: {about.get('model') or about['reason']}")
-
-
-def copy_mathjax(target: Path) -> None:
-    """Copy the part of MathJax that the pages use.
-
-    Raises RuntimeError if its package is not installed.
-    """
-    try:
-        source = Path(str(importlib.metadata.distribution(_MATHJAX).locate_file(_MATHJAX)))
-    except importlib.metadata.PackageNotFoundError:
-        raise RuntimeError(
-            f"expected the package {_MATHJAX}, found none; pip install {_MATHJAX}"
-        ) from None
-    source = source / "static" / "mathjax"
-    for pattern in _MATHJAX_PARTS:
-        for file in sorted(source.glob(pattern)):
-            copy = target / file.relative_to(source)
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(file, copy)
 
 
 def _fill_mark(app: Any, name: str, source: list[str]) -> None:
