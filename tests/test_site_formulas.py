@@ -43,6 +43,7 @@ def test_a_formula_becomes_what_tex_means(tex, expected):
         (r"\beta \ln Z", THIN, THIN),
         (r"\ln(x)", "0", "0"),
         (r"- \ln Z", "0", THIN),
+        (r"\pi(y) \ln Z", THIN, THIN),
         (r"\sum_y \max_j x_j", THIN, THIN),
         (r"\sin\left(x\right)", "0", "0"),
     ],

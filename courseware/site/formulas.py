@@ -18,6 +18,7 @@ NAME = "mathml"
 _APPLY = "\N{FUNCTION APPLICATION}"
 _BRACES = "⏞⏟"
 _SCRIPTED = ("msub", "msup", "msubsup", "munder", "mover", "munderover")
+_CLOSING = (")", "]", "}")
 _THIN = "0.1667em"
 # TeX takes one digit as an argument that has no braces, as in \frac12; the converter takes the whole number.
 _FIRST_DIGIT = re.compile(r"(\\[cdt]?frac|\\sqrt|[\^_])\s*(\d)")
@@ -102,7 +103,8 @@ def _space(row: ElementTree.Element) -> None:
         if text in ("/", "."):
             core.attrib.update(lspace="0", rspace="0")
         elif len(text) > 1 and text.isalpha():
-            follows_a_value = i > 0 and parts[i - 1].tag != "mo"
+            before = parts[i - 1] if i > 0 else None
+            follows_a_value = before is not None and (before.tag != "mo" or before.text in _CLOSING)
             begins_a_value = i + 1 < len(parts) and not _opens(parts[i + 1])
             core.attrib.update(
                 form="prefix",
