@@ -105,7 +105,10 @@ def compare(setting: Run, twice: Sequence[Run], reference: Run) -> Run:
         "weights": run["weights"],
         "first_difference": apart[0],
         "largest_difference": max(apart),
-        "evaluations": run["evaluations"],
+        "evaluations": {
+            f"step {record['step']}": {key: record[key] for key in bands.LOSSES}
+            for record in run["evaluations"]
+        },
         "widths": max(widths(run["evaluations"]), default=None),
     }
 
@@ -114,7 +117,7 @@ def widths(evaluations: Sequence[dict[str, Any]]) -> list[float]:
     """Return how far each loss lies from the middle of chapter 10's band, in half-widths."""
     band = bands.load_band("10_training")
     found = []
-    for key in bands.CURVES:
+    for key in bands.LOSSES:
         halves = bands.half_widths(band[key], band["seeds"])
         for step, mean, half in zip(band["steps"], band[key]["mean"], halves, strict=True):
             losses = [record[key] for record in evaluations if record["step"] == step]
