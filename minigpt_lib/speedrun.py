@@ -239,8 +239,11 @@ def build(recipe: Recipe, vocab_size: int) -> MiniGPT:
         attention="value_residual" if recipe.value_residual else attention,
     )
     model = MiniGPT(config)
+    blocks: list[Any] = list(model.blocks)
     if recipe.value_residual:
         share_values(model)
+        for block in blocks:
+            nn.init.constant_(block.attention.mix, 0.5)  # MiniGPT begins every vector at 1
     if recipe.soft_cap:
         model.head = CappedHead(recipe.n_embd, vocab_size, recipe.soft_cap)
         nn.init.normal_(model.head.weight, 0.0, recipe.init_std)
@@ -250,7 +253,6 @@ def build(recipe: Recipe, vocab_size: int) -> MiniGPT:
     if recipe.embedding_std is not None:
         nn.init.normal_(model.embedding.weight, 0.0, recipe.embedding_std)
     if recipe.zero_init:
-        blocks: list[Any] = list(model.blocks)
         for block in blocks:
             nn.init.zeros_(block.attention.proj.weight)
             nn.init.zeros_(block.ffn.down.weight)

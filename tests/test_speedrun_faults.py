@@ -40,6 +40,10 @@ FAULTS = {
         "self.mix[0] * v + self.mix[1] * self.first[0]",
         "self.mix[1] * v + self.mix[0] * self.first[0]",
     ),
+    "values begin as twice their size": (
+        "            nn.init.constant_(block.attention.mix, 0.5)",
+        "            nn.init.constant_(block.attention.mix, 1.0)",
+    ),
     "every block is the first": ("attention is attentions[0]", "True"),
     "values of a pass are kept": ("attention is attentions[-1]", "False"),
     "blocks have lists of their own": ("        attention.first = attentions[0].first\n", ""),
