@@ -286,9 +286,7 @@ def _open_model(folder: str | Path) -> tuple[MiniGPT, ChatTokenizer]:
         raise FileNotFoundError(f"{folder} has no tokenizer.json: BPETokenizer.save writes it.")
     try:
         base = BPETokenizer.load(file)
-    except OSError:
-        raise
-    except Exception as error:  # also of its pattern, and of brackets without end
+    except ValueError as error:
         raise ValueError(f"{file} holds no tokenizer: {error}") from error
     for name, form in FORMATS.items():
         if set(form.controls) <= base.special_tokens.keys():

@@ -271,8 +271,8 @@ FAULTS = {
         "kinds = (int, float) if",
     ),
     "a dict is accepted where the model is built": (
-        "rotary_frequencies(dim, base, scaling)  # raises",
-        '_check_even("dim", dim)  # raises',
+        "rotary_frequencies(dim, base, scaling)\n        self.dim",
+        '_check_even("dim", dim)\n        self.dim',
     ),
     "turns without 2 pi": ("frequencies / (2 * math.pi)", "frequencies"),
     "the way back is the way there": (
