@@ -33,6 +33,11 @@ ON_TWO_PROCESSES = [
 ]
 
 
+def hear_ctrl_c():
+    """Undo what a child would inherit from a parent that ignores Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def command(*arguments, module=COMMAND, **environment):
     """Run the command in a process of its own; return the finished process."""
     usual = {"PYTHONPATH": str(paths.ROOT), "OMP_NUM_THREADS": "1"}
@@ -42,6 +47,7 @@ def command(*arguments, module=COMMAND, **environment):
         encoding="utf-8",
         timeout=240,
         env={**os.environ, **usual, **environment},
+        preexec_fn=hear_ctrl_c if os.name == "posix" else None,
     )
 
 
