@@ -595,20 +595,8 @@ def _gguf(folder: Path) -> Case:
 
 def _safetensors(folder: Path) -> Case:
     copy = _published(folder)
-    shards = {file: file.read_bytes() for file in sorted(copy.glob("*.safetensors"))}
-    total = sum(file.stat().st_size for file in copy.iterdir())
-
-    def case(chance: random.Random) -> bool:
-        shard = chance.choice(list(shards))
-        before = shards[shard]
-        header = 8 + int.from_bytes(before[:8], "little")
-        shard.write_bytes(damaged(before, chance, header))
-        try:
-            return _reads(lambda: interop.load(copy), total, shard.name, chance)
-        finally:
-            shard.write_bytes(before)
-
-    return case
+    files = sorted(copy.glob("*.safetensors"))
+    return _folder_case(copy, files, lambda content: 8 + int.from_bytes(content[:8], "little"))
 
 
 def _json(folder: Path) -> Case:
@@ -625,8 +613,12 @@ def _own(folder: Path) -> Case:
     return _folder_case(folder / "own", sorted((folder / "own").iterdir()))
 
 
-def _folder_case(folder: Path, files: list[Path]) -> Case:
-    """Return cases that damage one of the files of a model."""
+def _start(content: bytes) -> int:
+    return min(len(content), 3000)
+
+
+def _folder_case(folder: Path, files: list[Path], head: Callable[[bytes], int] = _start) -> Case:
+    """Return cases that damage one of the files of a model; head(content): how many bytes most damage is done to."""
     originals = {file: file.read_bytes() for file in files}
     total = sum(file.stat().st_size for file in folder.iterdir())
 
@@ -636,7 +628,7 @@ def _folder_case(folder: Path, files: list[Path]) -> Case:
         if file.suffix == ".json":
             _write_damaged(file, before, chance)
         else:
-            file.write_bytes(damaged(before, chance, min(len(before), 3000)))
+            file.write_bytes(damaged(before, chance, head(before)))
         try:
             return _reads(lambda: interop.load(folder), total, file.name, chance)
         finally:
