@@ -316,24 +316,42 @@ def measure(number: str, options: argparse.Namespace) -> dict[str, object]:
 
 
 def again(number: str, options: argparse.Namespace) -> dict[str, object]:
-    """Try the recorded survivors of a chapter once more; return its row with the counts moved."""
+    """Try the recorded survivors of a chapter once more; return its row with the counts moved.
+
+    A survivor whose line of code has changed since is no longer a mutant of this module, and leaves the count.
+    """
     old = _read()
     (row,) = (row for row in old["chapters"] if row["chapter"] == number)
     left = [place for place in old["survivors"] if place["chapter"] == number]
     every = [m for name, source in tools.sources(number).items() for m in mutants(name, source)]
     reasons = proof.equivalent()
-    judged = [place for place in left if proof.key(place) in reasons]
-    keys = [proof.key(place) for place in left if place not in judged]
-    by_key = {proof.key(m.place()): m for m in reversed(every)}  # of twins on a line the first
-    tried = [by_key[name] for name in dict.fromkeys(keys) if name in by_key]
+    there = _find(left, every)
+    judged = [mutant for mutant in there if proof.key(mutant.place()) in reasons]
+    tried = [mutant for mutant in there if mutant not in judged]
 
     found = check(number, tried, options.minutes, options.tests)
     row = {"survived_first": row["survived"], **row, "with_tests": options.tests}
     row["commit"] = _commit()
+    row["mutants"] = len(every)
+    row["tried"] -= len(left) - len(there)
+    row["survived"] -= len(left) - len(there)
     for how in ("noticed", "too_long", "noticed_by_tests"):
         row[how] += found[how]
         row["survived"] -= found[how]
-    return {**row, "survivors": judged + found["survivors"]}
+
+    not_reached = tried[found["tried"] :]  # when the minutes were over
+    rest = [{"chapter": number, **mutant.place()} for mutant in judged + not_reached]
+    return {**row, "survivors": rest + found["survivors"]}
+
+
+def _find(places: list[dict], every: list[Mutant]) -> list[Mutant]:
+    """Return the mutants at recorded places, each once: of twins the one nearest to the recorded line."""
+    found = []
+    for place in places:
+        twins = [m for m in every if proof.key(m.place()) == proof.key(place) and m not in found]
+        if twins:
+            found.append(min(twins, key=lambda m: abs(m.line - place["line"])))
+    return found
 
 
 # --- the record ---
