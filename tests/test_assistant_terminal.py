@@ -14,6 +14,7 @@ import time
 
 import pytest
 from assistant_models import CHAT, chatterer, tiny, user
+from tools import help_of
 
 from courseware import paths
 from minigpt_lib import assistant as assistant_module
@@ -511,6 +512,32 @@ def test_pressing_ctrl_c_twice_does_not_end_the_conversation(monkeypatch):
     assert said == ["One", "Yes", "Two", "Yes indeed"]
 
 
+def test_ctrl_c_breaks_the_answers_of_two_models_off_once(monkeypatch):
+    ctrl_c = module._CtrlC()
+    lines = iter(["One", "Two"])
+    interrupted = iter([True, False, False])
+
+    def typed(prompt):
+        line = next(lines, None)
+        if line is None:
+            raise EOFError
+        return line
+
+    def stream(prompt, **_):
+        if next(interrupted):
+            signal.raise_signal(signal.SIGINT)
+        yield "Yes"
+
+    assistants = {name: Assistant(tiny(), CHAT) for name in ("a", "b")}
+    for assistant in assistants.values():
+        assistant.writer.stream = stream
+    monkeypatch.setattr("builtins.input", typed)
+    with on_interrupt(ctrl_c), contextlib.redirect_stdout(io.StringIO()) as shown:
+        module._Talk(assistants, module._Screen(), ctrl_c).run()
+
+    assert shown.getvalue() == "(broken off)\na> Yes\nb> Yes\n"
+
+
 def test_the_command_finds_the_courses_own_model_and_gives_it_a_context_of_224(
     tmp_path, monkeypatch, capsys
 ):
@@ -528,3 +555,7 @@ def test_the_command_finds_the_courses_own_model_and_gives_it_a_context_of_224(
     assert str(home) in out
     assert "MiniGPT> aaaaa" in out
     assert "room for 219" in out
+
+
+def test_the_module_is_a_program():
+    assert help_of("minigpt_lib.terminal").startswith("usage: minigpt ")

@@ -15,6 +15,7 @@ import torch
 from bpe_samples import DISPUTED, PATTERNS, SAMPLE, TEXT
 from hypothesis import assume, given, settings
 from small_models import GPT2, LLAMA
+from tools import help_of
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging
 
@@ -383,3 +384,7 @@ def test_a_tokenizer_is_a_chat_tokenizer_only_with_the_control_tokens_of_a_forma
     for name, form in FORMATS.items():
         with_controls = train_bpe(SAMPLE, 300, form.controls)
         assert exports._with_chat(with_controls).format == name
+
+
+def test_the_module_is_a_program():
+    assert help_of("minigpt_lib.exports").startswith("usage: python -m minigpt_lib.exports ")

@@ -13,6 +13,7 @@ import jinja2
 import numpy as np
 import pytest
 import torch
+from tools import help_of
 
 from courseware.checks.agreement import agree
 from courseware.checks.published import (
@@ -363,3 +364,7 @@ def test_an_unknown_pre_tokenizer_is_named():
         "tokenizer.ggml.token_type": np.array([1]),
     }
     refused("tokenizer.ggml.pre is 'deepseek-llm'", tokenizer_from_gguf, facts)
+
+
+def test_the_module_is_a_program():
+    assert help_of("minigpt_lib.interop").startswith("usage: minigpt ")

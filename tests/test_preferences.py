@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import types
 from collections import defaultdict
@@ -14,6 +15,7 @@ from preference_pairs import CHAT, ROWS, dataset, message, pair, plan, tiny
 
 from courseware.checks.refusals import refused
 from courseware.material.peers import as_gpt2
+from minigpt_lib import preferences
 from minigpt_lib.model import MiniGPT
 from minigpt_lib.preferences import (
     PreferenceDataset,
@@ -246,3 +248,15 @@ def test_a_saved_model_keeps_its_fingerprint(tmp_path):
     model.save_pretrained(tmp_path)
 
     assert fingerprint(MiniGPT.from_pretrained(tmp_path)) == fingerprint(model)
+
+
+def test_a_reference_on_a_gpu_is_asked_in_the_precision_of_the_run(monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        torch, "autocast", lambda *given: contextlib.nullcontext(asked.append(given))
+    )
+    model = torch.nn.Embedding(5, 2, device="meta")  # a stand-in for a GPU
+    ids = torch.zeros(1, 3, dtype=torch.long, device="meta")
+
+    assert preferences._in_precision(model, "bfloat16")(ids).shape == (1, 3, 2)
+    assert asked == [("meta", torch.bfloat16)]

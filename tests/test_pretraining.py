@@ -11,7 +11,9 @@ import os
 import re
 import subprocess
 import sys
+import threading
 from collections import Counter
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import assume, given, settings
@@ -185,3 +187,21 @@ def test_a_preparation_that_has_all_its_documents_reads_no_more(tmp_path):
     config = dataclasses.replace(SMALL, max_documents=3)
     rows = documents._open(str(source), config)
     assert list(documents._kept(rows, config, Counter(kept=3))) == []
+
+
+@pytest.mark.parametrize(("vocab_size", "kind"), [(2**16, "uint16"), (2**16 + 1, "int32")])
+def test_ids_take_two_bytes_as_long_as_two_bytes_hold_them_all(vocab_size, kind):
+    last = {END: vocab_size - 1}
+    tokenizer = SimpleNamespace(vocab_size=vocab_size, special_tokens=last, encode=lambda text: [7])
+    (ids,) = documents._encode(["a"], tokenizer)
+
+    assert ids.dtype == kind
+    assert ids.tolist() == [7, vocab_size - 1]
+
+
+def test_a_thread_has_started_before_it_gets_work():
+    """Else a Ctrl-C may come while it starts, and Python does not wait for it at the end."""
+    before = threading.active_count()
+    with documents._in_a_thread(print):
+        assert threading.active_count() == before + 1
+    assert threading.active_count() == before

@@ -16,6 +16,7 @@ import pyarrow
 import pytest
 from pretraining_texts import SMALL, fineweb, needs_fork, same_files, words
 from pyarrow import parquet
+from tools import help_of
 
 from courseware import paths
 from minigpt_lib import pretraining
@@ -422,3 +423,9 @@ def test_gpt2_has_more_rows_than_ids_and_every_other_vocabulary_its_own():
 
     assert pretraining._model_config("gpt2_124m", 100_277, 512).vocab_size == 100_277
     assert pretraining._model_config("laptop", 4096, 64).vocab_size == 4096
+
+
+def test_the_module_is_a_program():
+    assert help_of("minigpt_lib.pretraining").startswith(
+        "usage: python -m minigpt_lib.pretraining "
+    )

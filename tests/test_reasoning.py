@@ -14,6 +14,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tools import help_of
 
 from courseware import paths
 from courseware.checks.toy_groups import run_groups, toy_dialogs
@@ -222,6 +223,33 @@ def test_a_group_is_the_same_whoever_is_asked_beside_it(position):
             assert row[mask].tolist() == single[single_mask].tolist()
 
 
+def test_a_group_is_drawn_on_the_device_of_the_model():
+    """Between the first two passes, a tensor that is made without naming a device lands elsewhere."""
+    model = tiny()
+    passes = []
+
+    def begin(*_):
+        passes.append(1)
+        torch.set_default_device("cpu")
+
+    def end(*_):
+        torch.set_default_device("meta" if len(passes) == 1 else "cpu")
+
+    model.register_forward_pre_hook(begin)
+    model.register_forward_hook(end)
+    generator = torch.Generator().manual_seed(0)
+    try:
+        found = sample_groups(
+            model, toy_chat, toy_dialogs, 3, max_new_tokens=4, generator=generator
+        )
+    finally:
+        torch.set_default_device(None)
+
+    again = torch.Generator().manual_seed(0)
+    expected = sample_groups(tiny(), toy_chat, toy_dialogs, 3, max_new_tokens=4, generator=again)
+    assert len(passes) > 2 and found.texts == expected.texts
+
+
 def test_log_probs_are_those_of_the_softmax_and_have_a_gradient():
     model = tiny()
     ids = torch.randint(toy_chat.vocab_size, (3, 7), generator=torch.Generator().manual_seed(0))
@@ -354,7 +382,28 @@ def test_ctrl_c_at_any_moment_of_the_command_is_one_line(tmp_path, monkeypatch, 
     assert capsys.readouterr().err.count("\n") == 1
 
 
+def test_the_command_compares_answers_of_the_length_asked_for(tmp_path, monkeypatch):
+    tiny().save_pretrained(tmp_path)
+    toy_chat.base.save(tmp_path / "tokenizer.json")
+    (tmp_path / "q.jsonl").write_text('{"question": "a", "answer": "b"}', encoding="utf-8")
+    lengths = []
+
+    def noted(model, chat, questions, *, max_new_tokens=32):
+        lengths.append(max_new_tokens)
+        return 0.0, ["so"]
+
+    monkeypatch.setattr("minigpt_lib.reasoning.mean_reward", noted)
+    words = [str(tmp_path / "q.jsonl"), str(tmp_path / "new"), "--model", str(tmp_path)]
+    reasoning_main([*words, "--updates", "1", "--group-size", "2", "--max-new-tokens", "4"])
+
+    assert lengths == [4, 4], "before and after the training"
+
+
 def test_the_help_names_what_stands_where(capsys):
     with pytest.raises(SystemExit):
         reasoning_main(["--help"])
     assert "QUESTIONS OUT" in capsys.readouterr().out
+
+
+def test_the_module_is_a_program():
+    assert help_of("minigpt_lib.reasoning").startswith("usage: python -m minigpt_lib.reasoning ")

@@ -22,6 +22,7 @@ import torch
 from assistant_models import CHAT, chatterer, tiny, user
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tools import help_of
 
 from courseware import paths
 from courseware.checks.servers import Address, running
@@ -464,3 +465,16 @@ def test_one_answer_is_all_that_can_be_asked_for(name, number):
     assert server._parsed(server._AskedText, json.dumps(body | {name: 1}).encode()).prompt == "a"
     with pytest.raises(server._ServerRefusal, match=name):
         server._parsed(server._AskedText, json.dumps(body | {name: number}).encode())
+
+
+def test_a_context_that_has_room_for_the_system_message_and_one_token_is_served(model, tmp_path):
+    model.save_pretrained(tmp_path)
+    CHAT.base.save(tmp_path / "tokenizer.json")
+    first = [{"role": "system", "content": SYSTEM}, user("?")]
+    shortest = 1 + len(CHAT.render(first, add_generation_prompt=True)[0])
+    options = server._ServerOptions(model=str(tmp_path), context=shortest)
+    assert server._served_model(options)[2] == shortest
+
+
+def test_the_module_is_a_program():
+    assert help_of("minigpt_lib.server").startswith("usage: python -m minigpt_lib.server ")

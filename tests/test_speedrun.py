@@ -14,6 +14,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tools import help_of
 
 from courseware import paths
 from minigpt_lib import speedrun
@@ -56,14 +57,63 @@ def result(seconds, loss):
 # ---------------------------------------------------------------- recipes and runs
 
 
+# nanoGPT, README: `train.py config/train_shakespeare_char.py` with the options for a laptop's processor.
+NANOGPT = {"steps": 2000, "batch_size": 12, "block_size": 64, "n_layer": 4, "n_head": 4}
+NANOGPT |= {"n_embd": 128, "lr": 1e-3, "betas": (0.9, 0.99), "weight_decay": 0.1, "clip": 1.0}
+NANOGPT |= {"warmup_steps": 100, "min_lr_ratio": 0.1, "schedule": "cosine", "optimizer": "adamw"}
+NANOGPT |= {"tie_weights": True, "init_std": 0.02, "stages": (), "precision": "float32"}
+SPRINT = Recipe(
+    "sprint",
+    steps=170,
+    batch_size=16,
+    block_size=64,
+    position="rope",
+    norm="layer",
+    ffn="relu2",
+    tie_weights=False,
+    init_std=0.044,
+    embedding_std=1.0,
+    zero_init=True,
+    qk_norm=True,
+    optimizer="muon",
+    lr=0.06,
+    adamw_lr=0.01,
+    betas=(0.9, 0.95),
+    momentum=0.85,
+    newton_steps=5,
+    weight_decay=0.0,
+    schedule="linear",
+    warmup_steps=0,
+    min_lr_ratio=0.0,
+    precision="auto",
+)
+
+
 def test_the_recipes_are_those_that_were_measured():
-    muon, sprint, marathon = RECIPES["muon"], RECIPES["sprint"], RECIPES["marathon"]
-    assert RECIPES["nanogpt"] == Recipe()
-    assert (muon.optimizer, muon.lr, muon.qk_norm) == ("muon", 0.03, False)
-    assert (sprint.optimizer, sprint.lr, sprint.qk_norm, sprint.stages) == ("muon", 0.06, True, ())
-    assert (marathon.steps, marathon.batch_size, marathon.block_size) == (1300, 8, 256)
-    assert marathon.stages == ((0.4, 32, 64),)
-    assert marathon.qk_norm and marathon.token_shift
+    nanogpt = dataclasses.asdict(RECIPES["nanogpt"])
+    assert {name: nanogpt[name] for name in NANOGPT} == NANOGPT
+    unused = ("zero_init", "qk_norm", "value_residual", "token_shift", "soft_cap", "compile")
+    assert not any(nanogpt[name] for name in unused)
+
+    expected = [
+        Recipe(),
+        Recipe("muon", optimizer="muon", lr=0.03, betas=(0.9, 0.95), weight_decay=0.0),
+        SPRINT,
+        dataclasses.replace(
+            SPRINT,
+            name="marathon",
+            steps=1300,
+            batch_size=8,
+            block_size=256,
+            token_shift=True,
+            lr=0.03,
+            momentum=0.95,
+            weight_decay=0.1,
+            stages=((0.4, 32, 64),),
+        ),
+    ]
+    assert list(RECIPES.values()) == expected
+    assert list(RECIPES) == [recipe.name for recipe in expected]
 
 
 def test_a_recipe_with_a_tied_head_starts_at_zero_elsewhere():
@@ -256,3 +306,7 @@ def test_the_command_takes_a_file_that_imports_the_library(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "of slow's time" in done.stdout
     assert len(read_board(tmp_path / "leaderboard.jsonl")) == 1
+
+
+def test_the_module_is_a_program():
+    assert help_of("minigpt_lib.speedrun").startswith("usage: python -m minigpt_lib.speedrun ")

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import io
 import json
+import runpy
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from collections import defaultdict
 from functools import cache
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from mutation import mutate
@@ -156,6 +160,19 @@ def in_node(twin: str, expression: str, data: object) -> object:
     answer = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=60)
     assert answer.returncode == 0, answer.stderr
     return json.loads(answer.stdout)
+
+
+def help_of(module: str) -> str:
+    """Return what `python -m MODULE --help` prints, without starting another Python."""
+    with (
+        mock.patch.object(sys, "argv", [module, "--help"]),
+        contextlib.redirect_stdout(io.StringIO()) as shown,
+        contextlib.suppress(SystemExit),
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("ignore", RuntimeWarning)  # it has been imported already
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+    return shown.getvalue()
 
 
 def judged(name: str, answer, diagnosis: str) -> None:
