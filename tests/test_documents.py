@@ -33,7 +33,7 @@ GUIDES = (
     *("README.md", "CONTRIBUTING.md", "AGENTS.md", "SECURITY.md", "CHANGELOG.md"),
     *("exercises/AGENTS.md", ".github/PULL_REQUEST_TEMPLATE.md"),
 )
-BOOK = sorted(f"book/{path.name}" for path in (ROOT / "book").glob("*.md"))
+BOOK = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "book").rglob("*.md"))
 FORMS = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob(".github/ISSUE_TEMPLATE/*"))
 DOCUMENTS = (*GUIDES, *BOOK, *FORMS)
 

@@ -2,7 +2,8 @@
 
 This module is also the site's Sphinx extension (see `_config.yml`). It writes formulas as MathML, it adds the models
 that the course has trained, it folds hints and solutions under the exercises, it puts a quiz at the end of each
-chapter, and it fills the pages that are generated: the library's public names, the measured figures, the references.
+chapter, it draws on a part's page where that part stands, and it fills the pages that are generated: the library's
+public names, the measured figures, the references.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from courseware.site import proof
 from courseware.site.colab import write_copies
 from courseware.site.mending import mend
 from courseware.site.models import ship_models
+from courseware.site.parts import FOLDER as PARTS
+from courseware.site.parts import with_strip
 from courseware.site.publishing import add_meta_tags, write_site_files
 from courseware.site.quizzes import with_quiz
 from courseware.site.records import records
@@ -131,6 +134,7 @@ def setup(app: Any) -> dict[str, Any]:
     app.connect("source-read", _fill_mark)
     app.connect("source-read", _fold_exercises)
     app.connect("source-read", _add_quiz)
+    app.connect("source-read", _add_strip)
     app.connect("build-finished", _drop_icon_script)
     app.connect("build-finished", _ship_models)
     app.connect("build-finished", mend)
@@ -171,6 +175,12 @@ def _add_quiz(app: Any, name: str, source: list[str]) -> None:
     folder, _, stem = name.partition("/")
     if folder == "notebooks":
         source[0] = with_quiz(source[0], stem)
+
+
+def _add_strip(app: Any, name: str, source: list[str]) -> None:
+    folder, _, slug = name.rpartition("/")
+    if folder == PARTS:
+        source[0] = with_strip(source[0], slug)
 
 
 if __name__ == "__main__":
