@@ -277,6 +277,7 @@ def crawl(pages, chromium, address) -> list[Seen]:
 
         page.set_viewport_size(PHONE)
         page.wait_for_timeout(SETTLED)
+        found += [(f"{rule}, phone", where) for rule, where in accessibility.violations(page)]
         wide = page.evaluate(
             "document.documentElement.scrollWidth - document.documentElement.clientWidth"
         )
