@@ -160,6 +160,18 @@ def test_a_widget_is_displayed_with_its_twin(monkeypatch):
     assert 'data-twin="batch-slicer"' in bundle["text/html"]
 
 
+def test_a_widget_with_lists_brings_the_arrows_for_a_dark_theme(monkeypatch):
+    choice = ipywidgets.Dropdown(options=["a", "b"])
+    box = ipywidgets.VBox([choice])
+
+    displayed(monkeypatch, lambda: show(box, twin="batch-slicer", data={}, alt="A list."))
+
+    first, arrows = box.children
+    assert first is choice
+    assert "--jp-widgets-dropdown-arrow" in arrows.value
+    assert arrows.layout.display == "none"
+
+
 @pytest.mark.parametrize(
     "text", ["</script><script>alert(1)", "<!--", "a & b", "\u2028", "é😀", '"\\']
 )

@@ -19,10 +19,11 @@ pytestmark = [pytest.mark.slow, pytest.mark.browser]
 # Long answers have time for Stop. The whole file takes about a minute.
 CELL = """
 from courseware.widgets.chat_replay import chat_window
+from courseware.widgets.show import show
 from minigpt_lib.assistant import Assistant
 
 own = Assistant.open("preferences", context=8192, strategy="greedy", max_new_tokens=3)
-chat_window(own, ["sft"])
+show(chat_window(own, ["sft"]), "chat-replay", {}, alt="A chat.")
 """
 EXAMPLES = {"preferences": ["Who are you?", "What is 7 plus 5?"], "sft": ["Really?"]}
 
@@ -239,3 +240,18 @@ def test_the_chat_fits_a_narrow_window_in_both_themes(chat, theme):
         )
     finally:
         page.set_viewport_size(before)
+
+
+def test_the_arrow_of_a_list_is_light_in_the_dark_theme(chat):
+    model = chat.cell.get_by_label("Model", exact=True)
+    read = """(e, light) => {
+        document.body.dataset.jpThemeLight = light;
+        return getComputedStyle(e).backgroundImage;
+    }"""
+
+    dark = model.evaluate(read, "false")
+    light = model.evaluate(read, "true")
+
+    assert "fill='%23e0e0e0'" in dark
+    assert "svg" in light
+    assert "e0e0e0" not in light

@@ -22,8 +22,13 @@ def show(widget: Widget, twin: str, data: Any, alt: str) -> None:
     data: anything that JSON can hold. Where neither Python nor JavaScript runs, readers see `alt`. Raises ValueError
     if `twin` is not a lower-case name with hyphens, `alt` is empty, or `data` holds what JSON cannot.
     """
+    import ipywidgets
     from IPython.display import display
 
+    from courseware.widgets.controls import light_arrows
+
+    if isinstance(widget, ipywidgets.Box):
+        widget.children = (*widget.children, light_arrows())
     display(mime_bundle(widget, twin, data, alt), raw=True)
 
 
