@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 
 import pytest
+from PIL import Image
 from web_pages import page_of, site_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.browser]
@@ -89,8 +91,12 @@ def test_what_to_click_stands_behind_the_last_word_of_a_folded_cell(open_body):
         ("\n".join(["step  100  train 2.641  valid 2.520   " * 2] * 6), False),
         ("step 100\nstep 200\nstep 300\n" + "1. the targets are not shifted, " * 4, True),
         ("\n".join(["def f(x): return x  # " + "a long line of code " * 5] * 40), False),
+        (
+            "\n".join(["asked plainly      right  5.5%   a step  0.0%   first step  0.0%"] * 2),
+            False,
+        ),
     ],
-    ids=["message", "table", "verdict", "listing"],
+    ids=["message", "table", "verdict", "listing", "two rows"],
 )
 def test_a_message_wraps_and_a_table_scrolls(open_body, text, wraps):
     page = open_body(OUTPUT.format(text=text))
@@ -128,11 +134,36 @@ def test_the_words_of_a_wide_figure_stay_readable_on_a_phone(open_body):
     text = '<text x="9" y="99" style="font-size: 12px">a word</text></svg>'
     figures = [
         f'<div class="cell_output"><figure class="mg-figure">{svg.format(width)}{text}</figure></div>'
-        for width in (300, 700)
+        for width in (300, 700, 500)
     ]
     page = open_body("".join(figures))
 
-    small, wide = [box.bounding_box()["width"] for box in page.locator("svg").all()]
+    small, wide, almost = [box.bounding_box()["width"] for box in page.locator("svg").all()]
     assert small == 300
     assert 12 * wide / 700 >= 9.4
+    # At 9.5 pixels it would be 396 wide, which the page all but has.
+    assert almost == page.locator("main").evaluate("el => el.clientWidth")
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_a_shadow_says_that_a_figure_goes_on_behind_the_edge(open_body, theme):
+    figure = '<figure class="mg-figure"><svg viewBox="0 0 9 3" style="width: {0}px; height: 200px"></svg></figure>'
+    output = '<div class="cell_output"><div class="output text_html" style="overflow-x: auto">{0}</div></div>'
+    page = open_body("".join(output.format(figure.format(width)) for width in (200, 700)))
+    page.evaluate("theme => document.documentElement.dataset.theme = theme", theme)
+    page.evaluate("() => document.body.style.background = 'var(--pst-color-background)'")
+
+    def edge(output):
+        """Return how far the colours of a row differ at the right edge from those in the middle."""
+        picture = Image.open(io.BytesIO(output.screenshot())).convert("L")
+        return abs(
+            picture.getpixel((picture.width - 2, 100)) - picture.getpixel((picture.width // 2, 100))
+        )
+
+    narrow, wide = page.locator(".text_html").all()
+    assert edge(narrow) == 0
+    assert edge(wide) > 30
+
+    wide.evaluate("el => el.scrollTo(el.scrollWidth, 0)")
+    assert edge(wide) == 0

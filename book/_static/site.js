@@ -68,12 +68,14 @@ function quietFolds() {
   }
 }
 
-/** Let a message break over lines; several short lines are a table, which keeps its columns and scrolls. */
+/** Let a message break over lines; lines with gaps, or several short ones, are a table, which keeps its columns and scrolls. */
 function wrapMessages() {
   for (const output of document.querySelectorAll(".cell_output pre")) {
     const lines = output.textContent.trim().split("\n");
     const long = lines.some((line) => line.length > 85); // wider than the page has room for
-    output.classList.toggle("message", lines.length <= 3 || (long && lines.length <= 12));
+    const gaps = lines.filter((line) => /\S {3,}\S/.test(line)).length;
+    const columns = gaps >= 2 && 2 * gaps >= lines.length;
+    output.classList.toggle("message", !columns && (lines.length <= 3 || (long && lines.length <= 12)));
   }
 }
 
@@ -106,12 +108,19 @@ function keepTogether() {
   }
 }
 
-/** Keep the words of a figure readable on a phone: below 9.5 pixels the figure scrolls rather than shrinks. */
+/**
+ * Keep the words of a figure readable on a phone: below 9.5 pixels the figure scrolls rather than shrinks. One that all
+ * but fits is shrunk by up to a tenth: a few hidden pixels are worse than words of 8.6 pixels.
+ */
 function widenFigures() {
   for (const figure of document.querySelectorAll(".mg-figure svg")) {
     const sizes = [...figure.querySelectorAll("text")].map((text) => parseFloat(getComputedStyle(text).fontSize));
     const usual = sizes.sort((a, b) => a - b)[Math.floor(sizes.length / 2)];
-    if (usual) figure.style.minWidth = `${Math.round((figure.viewBox.baseVal.width * 9.5) / usual)}px`;
+    if (!usual) continue;
+    const least = Math.round((figure.viewBox.baseVal.width * 9.5) / usual);
+    const room = figure.parentElement.clientWidth;
+    const fits = room > 0 && room < least && least <= 1.1 * room;
+    figure.style.minWidth = `${fits ? room : least}px`;
   }
 }
 
