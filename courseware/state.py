@@ -14,9 +14,8 @@ from filelock import FileLock, Timeout
 
 from courseware import paths
 
-PATIENCE = (
-    10.0  # seconds to wait for another kernel: writing takes milliseconds, on a busy disk seconds
-)
+# Seconds to wait for another kernel: writing takes milliseconds, on a busy disk seconds.
+PATIENCE = 10.0
 
 
 def is_learner() -> bool:

@@ -321,9 +321,8 @@ def quantize_weights(
     if not found:
         raise ValueError("found no linear layers: the model has been quantized or packed already.")
 
-    table = (
-        model.embedding if model.head is None else model.head
-    )  # a tied table is the output layer too
+    # A tied table is the output layer too.
+    table = model.embedding if model.head is None else model.head
     if head_bits is None:
         model.head = QuantizedLinear(table.weight, None, bits, group, symmetric, product)
     else:
@@ -384,8 +383,7 @@ class QuantizedKVCache:
     """Chapter 11's KVCache with a byte for each number, and a bfloat16 scale for each key and each value.
 
     Of the size of KVCache in float32 it takes (1 + 2 / D) / 4. Everything is restored to `dtype`, the
-    model's, at each step, which takes time that grows with the text. Methods and errors are those of
-    KVCache.
+    model's, at each step, which takes time that grows with the text. Its methods and errors are KVCache's.
     """
 
     def __init__(

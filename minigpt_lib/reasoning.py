@@ -582,8 +582,7 @@ def train_grpo(
     A record also has reward, useful_groups (the share in which not all answers are alike),
     answer_tokens and ended, as the answers were drawn; at an evaluation val_reward of the greedy
     answers to `val`, and val_loss = 1 - val_reward. A step without any useful group moves nothing,
-    and its record says "skipped". Raises ValueError before anything is written if settings make no
-    sense.
+    and its record says "skipped". Raises ValueError for invalid settings, before anything is written.
     """
     settings: dict[str, Any] = {
         "group_size": group_size,
@@ -675,9 +674,8 @@ class _Options:
     """
 
     questions: Positional[Annotated[Path, tyro.conf.arg(metavar="QUESTIONS")]]  # to be asked
-    out: Positional[
-        Annotated[Path, tyro.conf.arg(metavar="OUT")]
-    ]  # folder for the new model; the run itself is kept in its folder "run"
+    # folder for the new model; the run itself is kept in its folder "run"
+    out: Positional[Annotated[Path, tyro.conf.arg(metavar="OUT")]]
     model: str | None = None  # name or folder of the assistant; None: the best of your own
     test: Path | None = None  # questions that are never trained on; None: those of the training
     updates: int = 20  # steps of AdamW

@@ -90,9 +90,8 @@ class _Job:
 
     prompt: Callable[[], list[int]]
     options: dict[str, Any]  # of GenerationConfig, with max_new_tokens as an upper bound
-    notify: Callable[
-        [Any], None
-    ]  # called with _Begun, each piece (a str), and _Ended or an exception
+    # called with _Begun, with each piece (a str), and with _Ended or an exception
+    notify: Callable[[Any], None]
     end: float  # the moment, of time.monotonic(), at which it is over
     stopped: threading.Event = field(default_factory=threading.Event)
 
@@ -323,9 +322,8 @@ class _AskedChat(_Asked):
 
 
 class _AskedText(_Asked):
-    prompt: (
-        str | Annotated[list[str], Field(min_length=1, max_length=1)]
-    )  # ids could be control tokens
+    # Ids are refused: they could be control tokens.
+    prompt: str | Annotated[list[str], Field(min_length=1, max_length=1)]
     best_of: _One = 1
     echo: Literal[False] = False
 
@@ -682,9 +680,8 @@ class _ServerOptions:
     top_p, seed and stop. Requests are answered one after another.
     """
 
-    model: str | None = (
-        None  # a trained model's name or folder, a GGUF file, or smollm2; None: the course's best
-    )
+    # a trained model's name or folder, a GGUF file, or smollm2; None: the course's best
+    model: str | None = None
     name: str | None = None  # what clients call it; None: the name of its folder
     host: str = "127.0.0.1"  # where to listen; 0.0.0.0 for other computers too, which needs a key
     port: int = 8000  # 0: any that is free

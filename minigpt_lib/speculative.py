@@ -42,9 +42,8 @@ def accept(
     return n, int(torch.multinomial(left, 1, generator=generator))
 
 
-Draw = Callable[
-    [Tensor], tuple[Tensor, Tensor]
-]  # logits (1, V) -> an id (1,), probabilities (1, V)
+# logits (1, V) -> an id (1,) and the probabilities (1, V) it was drawn with
+Draw = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
 class _Draft(Protocol):

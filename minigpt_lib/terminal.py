@@ -320,9 +320,8 @@ class _Options:
 
     model: str | None = None  # a trained model's name or folder; None: the course's best
     compare: str | None = None  # a second model, which gets the same questions, such as sft
-    prompt: Annotated[str | None, tyro.conf.arg(aliases=["-p"])] = (
-        None  # one question: answer and end
-    )
+    # one question: answer and end
+    prompt: Annotated[str | None, tyro.conf.arg(aliases=["-p"])] = None
     go_on: Annotated[bool, tyro.conf.arg(name="continue")] = False  # go on where you last stopped
     keep: Path | None = None  # the file for --continue; None: data/conversations/last.json
     forget: bool = False  # keep nothing for --continue
