@@ -26,12 +26,19 @@ from typing import Any
 
 import numpy
 import torch
+from filelock import FileLock, Timeout
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from tqdm.auto import tqdm
 
 from minigpt_lib.baselines import bits_per_char, evaluate_loss, evaluating
-from minigpt_lib.checkpoints import atomic_write, find_checkpoint, load_checkpoint, save_checkpoint
+from minigpt_lib.checkpoints import (
+    atomic_write,
+    find_checkpoint,
+    load_checkpoint,
+    save_checkpoint,
+    sha256,
+)
 from minigpt_lib.data import get_batch
 from minigpt_lib.model import MiniGPT
 from minigpt_lib.optimizer import get_cosine_schedule_with_warmup, param_groups
@@ -339,6 +346,41 @@ class RunFolder:
                 f'{path} holds a run already: existing="resume" goes on with it, '
                 'existing="replace" deletes it; or choose another folder.'
             )
+        self._known = self._diary_sum()
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep other runs out of the folder in this context; the system opens the lock if the process dies.
+
+        Raises RuntimeError if another run is at work in the folder, or has been since this one looked.
+        """
+        if self.path is None or not self.writes:
+            yield
+            return
+
+        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            held = FileLock(self.path / ".lock").acquire(timeout=0)
+        except Timeout:
+            raise RuntimeError(
+                f"another process is at work in {self.path}: wait for it, end it, or choose another folder."
+            ) from None
+
+        with held:
+            if self._diary_sum() not in ("", self._known):
+                raise RuntimeError(
+                    f"another run has written to {self.path} since this Trainer was made. Make it again: "
+                    "`existing` says what becomes of that run."
+                )
+            try:
+                yield
+            finally:
+                self._known = self._diary_sum()
+
+    def _diary_sum(self) -> str:
+        """Return the checksum of history.jsonl, which every run changes; "" without one."""
+        diary = self.path / "history.jsonl" if self.path else None
+        return sha256(diary) if diary and diary.exists() else ""
 
     def checkpoint(self) -> Path | None:
         """Return the checkpoint `last` if there is one to resume from."""
@@ -349,11 +391,14 @@ class RunFolder:
 
     def clear(self) -> None:
         """Delete what a new run would mix with: all of the old run, or a history without a checkpoint."""
-        for path in self._files() if self.writes else []:
-            if path.suffix == ".jsonl":
-                path.unlink()
-            elif self.existing == "replace":
-                shutil.rmtree(path)
+        if not self._files():
+            return
+        with self.alone():
+            for path in self._files() if self.writes else []:
+                if path.suffix == ".jsonl":
+                    path.unlink()
+                elif self.existing == "replace":
+                    shutil.rmtree(path)
 
     def _files(self) -> list[Path]:
         if self.path is None:
@@ -527,9 +572,10 @@ class Trainer:
     checkpoint is chosen; the default reads val_tokens. observe(run) returns numbers for every record.
 
     folder receives history.jsonl and the checkpoints `last` and `best`; existing says what to do with a
-    run that is there already: "refuse" (FileExistsError), "resume" or "replace". change names settings
-    that may differ from those of the resumed run (lr, min_lr_ratio, warmup_steps, steps, weight_decay,
-    betas, clip), and skip the steps whose data are left out; checkpoints and history note both.
+    run that is there already: "refuse" (FileExistsError), "resume" or "replace". One process at a time may
+    train there; a second one gets a RuntimeError. change names settings that may differ from those of the
+    resumed run (lr, min_lr_ratio, warmup_steps, steps, weight_decay, betas, clip), and skip the steps whose
+    data are left out; checkpoints and history note both.
 
     sample(model) returns the text to show; on_step(record) follows every step. processes: how several
     processes share a step, by default `Alone`.
@@ -597,7 +643,8 @@ class Trainer:
         if last is None:
             self.files.clear()
         else:
-            self._resume(last, change)
+            with self.files.alone():
+                self._resume(last, change)
         self.processes.agree(None)  # nobody begins before the folder is ready
         self.loss_of = self.processes.engine(self)
 
@@ -613,13 +660,14 @@ class Trainer:
         "train_loss" (the mean loss since the one before) and what `evaluate` returns; "sample" where
         one was written; "skipped", with the reason, where the weights did not move; "changed" after a
         change of settings. Ctrl-C saves, and returns after the present step. Raises TrainingStopped if
-        the loss does not recover, OSError if it cannot save.
+        the loss does not recover, OSError if it cannot save, RuntimeError if another run uses the folder.
         """
         c = self.config
         self._announce()
         self.stop_asked = interrupted()
         with (
             on_interrupt(self._interrupted),
+            self.files.alone(),
             self.processes.watch(self),
             self.files.diary(self.step, c.tensorboard) as write,
             self._bar() as bar,

@@ -10,9 +10,11 @@ import signal
 from dataclasses import replace
 
 import pytest
+from filelock import FileLock
 from tiny_course import QUESTIONS, TINY, read_json, run_tiny
 
 from courseware import paths
+from courseware.checks.refusals import refused
 from courseware.material import people
 from courseware.runs import bands, course, demo, exam, recipe
 from courseware.runs.recipe import material
@@ -216,6 +218,21 @@ def test_a_folder_of_a_course_with_other_settings_is_refused(finished):
         run_tiny(folder, seed=1)
 
     assert (folder / "course.json").read_bytes() == before
+
+
+def test_a_folder_has_one_course_at_a_time(finished, capsys):
+    folder, result = finished
+    before = (folder / "seconds.json").read_bytes()
+
+    with FileLock(folder / ".course.lock"):
+        busy = f"another process is at work in {folder}: wait for it, or end it"
+        refused(busy, run_tiny, folder, kind=RuntimeError)
+        refused(busy, course.learn_to_answer, TINY, folder, show=False, kind=RuntimeError)
+        assert course.main(["--quick", "--folder", str(folder)]) == 1
+        assert busy in capsys.readouterr().out
+
+    assert (folder / "seconds.json").read_bytes() == before
+    assert run_tiny(folder)["figures"] == result["figures"]
 
 
 def test_an_empty_history_is_refused_before_the_next_stage(finished, tmp_path, monkeypatch):

@@ -197,6 +197,7 @@ def test_a_model_with_lora_detours_is_sharded_saved_and_resumed(tmp_path):
     trained_like_one_process(done, lora=True)
     assert "from step 2 to 6" in done.stdout
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [
+        ".lock",
         "best",
         "history.jsonl",
         "last",

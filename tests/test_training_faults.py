@@ -179,6 +179,23 @@ FAULTS = {
         "for path in self._files() if self.writes else []:",
         "for path in self._files():",
     ),
+    "two runs write at once": (
+        "            self.files.alone(),\n            self.processes",
+        "            self.processes",
+    ),
+    "another run is taken up while it is at work": (
+        "            with self.files.alone():\n                self._resume",
+        "            if True:\n                self._resume",
+    ),
+    "a run at work is deleted": (
+        "        with self.alone():\n            for path",
+        "        if True:\n            for path",
+    ),
+    "what another run has written is not noticed": ('not in ("", self._known)', "is None"),
+    "a run does not know what it has written itself": (
+        "self._known = self._diary_sum()\n\n    def",
+        "pass\n\n    def",
+    ),
     "a model is deleted unasked": ('elif self.existing == "replace":', "else:"),
     "no numbers of one's own": (
         "            extras = extras | self.observe(self)",

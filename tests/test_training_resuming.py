@@ -151,6 +151,71 @@ def test_ctrl_c_saves_and_ends_the_run_without_an_error(tmp_path):
     assert load_checkpoint(tmp_path / "last")["step"] == reached < 160
 
 
+# ---------------------------------------------------------------- two at once
+
+
+def steps_of(process):
+    """Yield the steps that a process reports."""
+    return (int(line) for line in process.stdout if line.strip().isdigit())
+
+
+@pytest.mark.slow
+def test_of_two_processes_in_one_folder_the_second_is_refused(tmp_path):
+    first = start(tmp_path / "run", script=PATIENT_CHILD)
+    next(step for step in steps_of(first) if step == 11)  # a checkpoint is there
+
+    second = start(tmp_path / "run", stderr=subprocess.PIPE)
+    _, errors = second.communicate(timeout=60)
+    assert second.returncode == 1
+    busy = f"another process is at work in {tmp_path / 'run'}: wait for it, end it, or choose another folder"
+    assert busy in errors
+    for existing in ("resume", "replace"):
+        options = {"folder": tmp_path / "run", "existing": existing}
+        refused(busy, Trainer, tiny(), plan(), TOKENS, kind=RuntimeError, **options)
+
+    first.send_signal(signal.SIGINT)
+    reached = max(steps_of(first), default=12)
+    assert first.wait(60) == 0
+    assert load_checkpoint(tmp_path / "run" / "last")["step"] == reached
+    assert [record["step"] for record in history_of(tmp_path / "run")] == [*range(1, reached + 1)]
+
+
+def test_a_trainer_does_not_add_to_what_another_has_written_in_the_meantime(tmp_path):
+    early, late = (Trainer(tiny(), plan(), TOKENS, folder=tmp_path / "run") for _ in range(2))
+    early.train()
+    before = history_of(tmp_path / "run")
+
+    words = [f"another run has written to {tmp_path / 'run'} since", "Make it again"]
+    refused(words, late.train, kind=RuntimeError)
+    refused(words, late.train, kind=RuntimeError)  # it does not forget
+
+    assert history_of(tmp_path / "run") == before
+    assert losses(early.train()) == losses(before), "the run itself may be called again"
+
+
+def test_a_run_that_failed_can_be_called_again(tmp_path):
+    def fail(record):
+        if record["step"] == 7:
+            raise InterruptedError
+
+    run = Trainer(tiny(), plan(), TOKENS, folder=tmp_path / "run", on_step=fail)
+    with pytest.raises(InterruptedError):
+        run.train()
+
+    run.on_step = None
+    run.train()
+    assert [record["step"] for record in history_of(tmp_path / "run")] == [*range(1, 21)]
+
+
+def test_the_folder_of_a_run_may_be_deleted_before_it_begins(tmp_path):
+    Trainer(tiny(), plan(), TOKENS, folder=tmp_path / "run").train()
+    run = Trainer(tiny(), plan(), TOKENS, folder=tmp_path / "run", existing="resume")
+    shutil.rmtree(tmp_path / "run")
+
+    run.train()
+    assert not history_of(tmp_path / "run")
+
+
 # ---------------------------------------------------------------- damage
 
 

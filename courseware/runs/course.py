@@ -31,6 +31,7 @@ from courseware.runs.exam import ask_model, converse, measure, measure_thinking
 from courseware.runs.examples import write_examples
 from courseware.runs.recipe import FULL, QUICK, Material, Recipe, material, new_model
 from minigpt_lib.chat import ChatTokenizer
+from minigpt_lib.documents import locked
 from minigpt_lib.model import MiniGPT
 from minigpt_lib.preferences import PreferenceDataset, make_pairs, sample_answers, train_dpo
 from minigpt_lib.reasoning import Question, train_grpo
@@ -299,11 +300,11 @@ def run(
 
     Returns {"figures": shares and losses by name, "seconds": by stage, of all runs together, "talk": turns, "steps":
     two-step questions with the answers before and after the rewards}. show: a progress bar. n: see `measure`. Raises
-    ValueError if the folder holds a course with other settings, something else, or damaged files.
+    ValueError if the folder holds a course with other settings, something else, or damaged files, and RuntimeError if
+    another process is at work there.
     """
     folder = Path(folder)
-    _claim(folder, recipe, seed)
-    with _Stages(SHARES, show) as stages:
+    with _claimed(folder, recipe, seed), _Stages(SHARES, show) as stages:
         return _whole_way(stages, recipe, folder, seed, n)
 
 
@@ -312,12 +313,12 @@ def learn_to_answer(
 ) -> tuple[MiniGPT, ChatTokenizer, Material]:
     """Go the first part of the way, up to an assistant that answers; `run` goes on from there.
 
-    It is stored in the folder's `before`. Resumes, and raises ValueError, as `run` does.
+    It is stored in the folder's `before`. Resumes, and raises errors, as `run` does.
     """
     folder = Path(folder)
-    _claim(folder, recipe, seed)
     first = ("tokenizer and texts", "reading", "learning to answer")
-    with _Stages({name: SHARES[name] for name in first}, show) as stages:
+    shares = {name: SHARES[name] for name in first}
+    with _claimed(folder, recipe, seed), _Stages(shares, show) as stages:
         return _first_part(_Clock(stages, folder / "seconds.json"), recipe, folder, seed)
 
 
@@ -408,15 +409,22 @@ def _read_json(file: Path) -> dict[str, Any]:
     return content
 
 
-def _claim(folder: Path, recipe: Recipe, seed: int) -> None:
-    """Mark the folder as that of this course.
+@contextlib.contextmanager
+def _claimed(folder: Path, recipe: Recipe, seed: int) -> Iterator[None]:
+    """Mark the folder as that of this course, and keep other processes out in this context.
 
     Raises ValueError if it belongs to a course with other settings, whose models would be resumed without notice, or
-    if it is something else.
+    if it is something else; RuntimeError if another process is at work there.
     """
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is not a folder: choose another one with --folder.")
 
+    with locked(folder, ".course.lock"):
+        _claim(folder, recipe, seed)
+        yield
+
+
+def _claim(folder: Path, recipe: Recipe, seed: int) -> None:
     settings = {"recipe": dataclasses.asdict(recipe), "seed": seed}
     mine = json.loads(json.dumps(settings))  # as it would be read back: tuples become lists
     file = folder / "course.json"
@@ -527,7 +535,7 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\nstopped: the same command goes on from here.")
         return 130
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RuntimeError) as error:  # the last: busy, or the loss has exploded
         print(f"\n{error}")
         return 1
 
