@@ -51,7 +51,8 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
 
     The folder is made if missing. The new content is on the disk before it takes the old one's place, and
     its name is when the block has ended; if the block raises, the old file stays as it was and the new
-    one is removed. The OSError of a full disk names the file and how much room there is.
+    one is removed. The OSError of a full disk names the file and how much room there is; safetensors' own
+    error for it becomes such an OSError.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -62,10 +63,12 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
         part.replace(path)
     except BaseException as error:
         full = isinstance(error, OSError) and error.errno == errno.ENOSPC
-        room = _room(path.parent) if full else ""  # before the unfinished file goes
+        room = _room(path.parent)  # before the unfinished file goes
         part.unlink(missing_ok=True)
         if full:
             raise OSError(errno.ENOSPC, f"the disk is full: {room}", str(path)) from error
+        if isinstance(error, SafetensorError):
+            raise OSError(f"{path} could not be written ({error}; {room}).") from error
         raise
     _flush_names(path.parent)
 
@@ -120,8 +123,9 @@ def save_checkpoint(
     except Exception as error:  # a full disk: torch and safetensors have their own errors for it
         room = _room(folder.parent)  # before the unfinished files go
         shutil.rmtree(part, ignore_errors=True)
+        reason = error.__cause__ or error  # the model says where and how much room, as we do
         raise OSError(
-            f"the checkpoint {folder} could not be written ({error}; {room}). What was saved before is "
+            f"the checkpoint {folder} could not be written ({reason}; {room}). What was saved before is "
             "untouched: free some space, then resume from it."
         ) from error
 

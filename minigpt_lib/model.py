@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -388,7 +389,8 @@ class MiniGPT(nn.Module):
     def save_pretrained(self, folder: str | Path) -> None:
         """Write config.json and model.safetensors into `folder`, which is made if missing.
 
-        Each file replaces the old one in a single step, so an interrupted save leaves no half file.
+        Each file replaces the old one in a single step, so an interrupted save leaves no half file. Raises
+        OSError, with the old files untouched, if the disk is full; it says how much room there is.
         """
         _save(self, Path(folder))
 
@@ -440,12 +442,23 @@ def ladder(**sizes: Any) -> dict[str, GPTConfig]:
 def _save(model: MiniGPT, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     weights = {name: value.detach().contiguous() for name, value in model.state_dict().items()}
-    save_file(weights, folder / "model.safetensors.part")
     text = json.dumps(dataclasses.asdict(model.config), indent=2)
-    (folder / "config.json.part").write_text(text, encoding="utf-8")
+    parts = {name: folder / f"{name}.part" for name in ("model.safetensors", "config.json")}
 
-    for name in ("model.safetensors", "config.json"):
-        (folder / f"{name}.part").replace(folder / name)
+    try:
+        save_file(weights, parts["model.safetensors"])
+        parts["config.json"].write_text(text, encoding="utf-8")
+    except (OSError, SafetensorError) as error:  # a full disk raises either
+        free = shutil.disk_usage(folder).free  # before the unfinished files go
+        for part in parts.values():
+            part.unlink(missing_ok=True)
+        raise OSError(
+            f"the model {folder} could not be written ({error}; {free / 1e6:,.1f} MB are free). What was saved "
+            "before is untouched: free some space, or choose another folder."
+        ) from error
+
+    for name, part in parts.items():
+        part.replace(folder / name)
 
 
 def _load(cls: type[MiniGPT], folder: Path, device: str | torch.device) -> MiniGPT:

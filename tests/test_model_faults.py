@@ -58,8 +58,9 @@ FAULTS = {
     "any word for a boolean": ("if type(getattr(c, name)) is not bool", "if False"),
     "infinite numbers": ("bound < number < math.inf", "bound < number"),
     "one problem at a time": ("[*_wrong_values(c), *_conflicts(c)]", "[*_wrong_values(c)] or [*_conflicts(c)][:1]"),
-    "the config is not written": ('for name in ("model.safetensors", "config.json"):\n        (folder /',
-                                  'for name in ("model.safetensors",):\n        (folder /'),
+    "the config is not written": ("for name, part in parts.items():", "for name, part in list(parts.items())[:1]:"),
+    "a full disk leaves half a file": ("            part.unlink(missing_ok=True)\n", "            pass\n"),
+    "a full disk is not explained": ("except (OSError, SafetensorError) as", "except SafetensorError as"),
 }  # fmt: skip
 
 

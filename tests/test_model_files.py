@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import math
+import os
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from small_models import expected_parameters
 
+from courseware.checks.refusals import refused
 from minigpt_lib import model as module
 from minigpt_lib.model import GPTConfig, MiniGPT
 from minigpt_lib.positions import RopeScaling
@@ -126,6 +130,28 @@ def test_weights_of_another_model_are_refused(folder, tmp_path):
 
     with pytest.raises(ValueError, match="Missing key"):
         MiniGPT.from_pretrained(folder)
+
+
+@pytest.mark.parametrize("step", ["save_file", "write_text"])
+def test_the_error_of_a_full_disk_names_the_model_and_the_room(model, folder, monkeypatch, step):
+    ids = torch.arange(8)[None]
+    expected = model(ids)[0].clone()
+
+    def fills_up(*arguments, **keywords):
+        target = folder / "model.safetensors.part" if step == "save_file" else arguments[0]
+        target.write_bytes(b"half a fi")
+        if step == "save_file":
+            raise SafetensorError("I/O error: No space left on device (os error 28)")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # without a name, as writing does
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module.shutil, "disk_usage", lambda place: SimpleNamespace(free=1_234_000))
+        patch.setattr(module if step == "save_file" else module.Path, step, fills_up)
+        words = [f"the model {folder} could not", "No space left on device", "1.2 MB are free"]
+        refused(words, MiniGPT(ONE_LAYER).save_pretrained, folder, kind=OSError)
+
+    assert sorted(path.name for path in folder.iterdir()) == sorted(FILES)
+    torch.testing.assert_close(MiniGPT.from_pretrained(folder)(ids)[0], expected)
 
 
 @pytest.mark.parametrize("step", ["save_file", "write_text"])

@@ -18,6 +18,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors import SafetensorError
 from training_runs import equal, tiny, weights
 
 from courseware import paths
@@ -105,6 +106,11 @@ def test_the_error_of_a_full_disk_names_the_file_and_the_room(tmp_path, monkeypa
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # as writing does, without a name
     assert caught.value.errno == errno.ENOSPC
     assert f"the disk is full: 1.2 MB are free: {str(file)!r}" in str(caught.value)
+
+    with pytest.raises(OSError) as caught, module.atomic_write(file):
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+    assert f"{file} could not be written (I/O error: No space left on" in str(caught.value)
+    assert "; 1.2 MB are free)" in str(caught.value)
 
     with pytest.raises(OSError, match="^another$"), module.atomic_write(file):
         raise OSError("another")
