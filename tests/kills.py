@@ -1,6 +1,6 @@
 """Kill whatever saves something, at random moments, again and again, and see that nothing saved is ever lost.
 
-    python tests/kills.py [WORK ...] [--kills 40] [--seed 0] [--full]
+    python tests/kills.py [WORK ...] [--kills 40] [--seed 0] [--full] [--save]
 
 Each work runs in a process of its own that is killed (SIGKILL) at a random moment and started again in the same folder,
 until it has been killed often enough. After every kill, what lies in the folder must be whole: everything that was
@@ -10,6 +10,8 @@ for byte. This is not part of `make test`, which kills each work three times; a 
 With --full, the disk fills up instead, at random places: each work runs on a small file system of its own (Linux, as
 root) with a random number of free bytes. The work must end with a message that says so; what was saved before must be
 whole, and with room enough the work must go on to the same result.
+
+With --save, benchmarks/results/kills.json keeps how often each work was disturbed without a loss.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import torch
@@ -37,6 +40,7 @@ from pretraining_texts import SMALL, fineweb, words
 from safetensors.torch import load_file
 from training_runs import TOKENS, plan, tiny
 
+from courseware import paths
 from courseware.checks import toy_groups, toy_pairs
 from courseware.export import transaction
 from minigpt_lib.assistant import Assistant
@@ -47,6 +51,10 @@ from minigpt_lib.model import MiniGPT
 from minigpt_lib.reasoning import Question, train_grpo
 from minigpt_lib.training import Trainer
 
+sys.path.insert(0, str(paths.ROOT / "benchmarks"))
+import rivals
+
+RECORD = rivals.RESULTS / "kills.json"
 FORK = multiprocessing.get_context("fork") if hasattr(os, "fork") else None
 
 
@@ -57,7 +65,7 @@ class Work:
     go: Callable[[Path], object]  # runs in a folder from wherever it stands to its end
     look: Callable[[Path], int]  # returns how far the saved things are; raises if one is not whole
     files: str  # a pattern for the files whose bytes are the result
-    names_file: bool = True  # whether the error of a full disk says which file could not be written
+    what: str = ""  # what is saved, in words
 
 
 def digest(work: Work, folder: Path) -> str:
@@ -198,7 +206,7 @@ def fill_repeatedly(work: Work, disk: Path, times: int, generator: random.Random
                 break
             met += 1
             assert "space" in said or "full" in said, f"what is wrong? {said}"
-            assert str(folder) in said or not work.names_file, f"which file? {said}"
+            assert str(folder) in said, f"which file? {said}"
 
         assert digest(work, folder) == expected, "another result than undisturbed"
         shutil.rmtree(folder)
@@ -333,14 +341,13 @@ def _look_at_modules(folder: Path) -> int:
 
 
 WORKS = {
-    "preparation": Work(_prepare, _look_at_shards, "data/*/*.arrow"),
-    "training": Work(_train, _look_at_run, "run/last/model.safetensors"),
-    "checkpoints": Work(_save_often, _look_at_checkpoint, "last/*"),
-    # the error is safetensors' own
-    "LoRA merging": Work(_merge, _look_at_merged, "merged-*/[!.]*", names_file=False),
-    "GRPO": Work(_reason, _look_at_run, "run/last/model.safetensors"),
-    "conversations": Work(_converse, _look_at_conversation, "talk.json"),
-    "export": Work(_replace, _look_at_modules, "*.py"),
+    "preparation": Work(_prepare, _look_at_shards, "data/*/*.arrow", "shards of a prepared text"),
+    "training": Work(_train, _look_at_run, "run/last/model.safetensors", "a training run"),
+    "checkpoints": Work(_save_often, _look_at_checkpoint, "last/*", "one checkpoint after another"),
+    "LoRA merging": Work(_merge, _look_at_merged, "merged-*/[!.]*", "models with LoRA merged in"),
+    "GRPO": Work(_reason, _look_at_run, "run/last/model.safetensors", "a run with rewards (GRPO)"),
+    "conversations": Work(_converse, _look_at_conversation, "talk.json", "a conversation"),
+    "export": Work(_replace, _look_at_modules, "*.py", "exported modules, three at a time"),
 }
 
 
@@ -350,6 +357,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=40, help="for each work")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--full", action="store_true", help="fill the disk instead")
+    parser.add_argument("--save", action="store_true", help=f"in {RECORD.relative_to(paths.ROOT)}")
     chosen = parser.parse_args()
 
     lost = 0
@@ -357,25 +365,50 @@ def main() -> None:
         with tempfile.TemporaryDirectory(prefix="kills-") as home:
             generator = random.Random(f"{chosen.seed} {name}")
             disturb = _fill if chosen.full else _kill
+            began = time.perf_counter()
             try:
                 done = disturb(WORKS[name], Path(home), chosen.kills, generator)
             except (AssertionError, ValueError, OSError, json.JSONDecodeError) as error:
                 lost += 1
                 print(f"{name:14} LOST: {error}", flush=True)
-            else:
-                print(f"{name:14} {done}, nothing lost", flush=True)
+                continue
+
+        counts = ", ".join(f"{number} {what}" for what, number in done.items())
+        print(f"{name:14} {counts}, nothing lost", flush=True)
+        if chosen.save:
+            seconds = round(time.perf_counter() - began)
+            _save(name, {**done, "seed": chosen.seed, "seconds": seconds}, chosen.full)
     sys.exit(bool(lost))
 
 
-def _kill(work: Work, home: Path, times: int, generator: random.Random) -> str:
+def _kill(work: Work, home: Path, times: int, generator: random.Random) -> dict[str, int]:
     ends = kill_repeatedly(work, home, times, generator)
-    return f"{times} kills, {ends} ends"
+    return {"kills": times, "ends": ends}
 
 
-def _fill(work: Work, home: Path, times: int, generator: random.Random) -> str:
+def _fill(work: Work, home: Path, times: int, generator: random.Random) -> dict[str, int]:
     with small_disk(home):
         met = fill_repeatedly(work, home, times, generator)
-    return f"{met} full disks"
+    return {"full disks": met}
+
+
+def _save(name: str, done: dict[str, int], full: bool) -> None:
+    """Put what a work has survived in the place of its older counts."""
+    rows: dict[str, dict[str, Any]] = {}
+    if RECORD.exists():
+        old = json.loads(RECORD.read_text(encoding="utf-8"))["works"]
+        rows = {row["work"]: row for row in old}
+    row = rows.setdefault(name, {"work": name})
+    row["what"] = WORKS[name].what
+    row["full" if full else "killed"] = done
+
+    content = {
+        "what": "Kills at random moments, and full disks, of whatever saves something; nothing was lost.",
+        "commands": ["python tests/kills.py --save", "python tests/kills.py --full --save"],
+        "hardware": rivals.hardware(),
+        "works": [rows[other] for other in WORKS if other in rows],
+    }
+    rivals.save(RECORD, content)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from kills import WORKS
 
 from courseware import paths
 from courseware.site import proof
@@ -88,3 +89,16 @@ def test_the_records_are_complete():
     assert sum(target["cases"] for target in cases) >= 1_000_000
     assert not any(target["faults"] for target in cases)
     assert f"{sum(target['cases'] for target in cases):,} cases" in proof.fuzz()
+
+
+def test_every_work_that_saves_was_killed_and_met_full_disks():
+    works = json.loads(proof.KILLS.read_text(encoding="utf-8"))["works"]
+    assert [work["work"] for work in works] == list(WORKS)
+    killed = sum(work["killed"]["kills"] for work in works)
+    assert killed >= 200
+    assert all(work["killed"]["ends"] and work["full"]["full disks"] for work in works)
+
+    page = proof.kills()
+    assert f"had {killed} kills" in page
+    for work in works:
+        assert f"| {work['what']} | {work['killed']['kills']} |" in page

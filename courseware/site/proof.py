@@ -1,6 +1,6 @@
-"""How hard the checks look: mutants that each chapter notices, and random inputs that nothing fell over.
+"""How hard the checks look: mutants that each chapter notices, random inputs that nothing fell over, and kills.
 
-Both come from records in `benchmarks/results`. Which surviving mutants compute the same as the original is judged by
+All come from records in `benchmarks/results`. Which surviving mutants compute the same as the original is judged by
 hand, in `benchmarks/equivalent_mutants.json`.
 """
 
@@ -16,6 +16,7 @@ from courseware.export.notebooks import all_chapters, find_chapter
 MUTANTS = paths.ROOT / "benchmarks" / "results" / "operators.json"
 EQUIVALENT = paths.ROOT / "benchmarks" / "equivalent_mutants.json"
 FUZZ = paths.ROOT / "benchmarks" / "results" / "fuzz.json"
+KILLS = paths.ROOT / "benchmarks" / "results" / "kills.json"
 KEY = ("module", "code", "was", "now")
 
 
@@ -77,6 +78,23 @@ def fuzz() -> str:
         f"{record['hardware']['processor']} core: {faults or 'none'} failed, and none hung."
     )
     return what + "\n\n" + _table("", ["input", "cases", "accepted", "faults", "seed"], rows)
+
+
+def kills() -> str:
+    """Return what was killed, and met a full disk, as a sentence and a table in Markdown."""
+    record = json.loads(KILLS.read_text(encoding="utf-8"))
+    works = record["works"]
+    killed = sum(work["killed"]["kills"] for work in works)
+    full = sum(work["full"]["full disks"] for work in works)
+    what = (
+        f"The last run, on {record['hardware']['date']}, had {killed} kills and {full} full disks. "
+        "Nothing was lost."
+    )
+    rows = [
+        [work["what"], work["killed"]["kills"], work["killed"]["ends"], work["full"]["full disks"]]
+        for work in works
+    ]
+    return what + "\n\n" + _table("", ["saved", "kills", "ends", "full disks"], rows)
 
 
 def equivalent() -> dict[tuple[str, ...], str]:

@@ -41,7 +41,11 @@ _COMMANDS = {
 _MARKS = {
     "book/reference": {"<!-- public names -->": reference},
     "book/measurements": {"<!-- records -->": records},
-    "book/proof": {"<!-- mutants -->": proof.mutants, "<!-- fuzz -->": proof.fuzz},
+    "book/proof": {
+        "<!-- mutants -->": proof.mutants,
+        "<!-- fuzz -->": proof.fuzz,
+        "<!-- kills -->": proof.kills,
+    },
     "book/references": {"<!-- references -->": bibliography},
 }
 
