@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -57,6 +59,24 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True)
+def signals_as_before():
+    """Fail the test that leaves another handler for Ctrl-C or SIGTERM: a later one would suffer from it."""
+    with keeping_signals():
+        yield
+
+
+@contextlib.contextmanager
+def keeping_signals():
+    """Put the handlers for Ctrl-C and SIGTERM back, and fail if there was need to."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    changed = {n: signal.getsignal(n) for n in before if signal.getsignal(n) is not before[n]}
+    for number in changed:
+        signal.signal(number, before[number])
+    assert not changed, f"the test leaves other handlers: {changed}"
 
 
 @pytest.fixture(scope="session")
