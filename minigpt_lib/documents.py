@@ -18,7 +18,7 @@ import signal
 import sys
 import threading
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +28,7 @@ from typing import Any, Literal
 import datasets
 import filelock
 import numpy
-import pyarrow.compute
+import pyarrow
 from tqdm.auto import tqdm
 
 from minigpt_lib.bpe import BPETokenizer, GPTTokenizer, train_bpe
@@ -208,14 +208,14 @@ class _Batch:
 
 
 def _write_shard(
-    folder: Path, name: str, rows: datasets.Dataset, documents: list[_Document]
+    folder: Path, name: str, documents: list[_Document], tokens: list[numpy.ndarray]
 ) -> dict[str, Any]:
     """Write a shard under another name, and give it its own when all of it is on the disk.
 
     Returns what the manifest says of it.
     """
     part = folder / f"{name}.part"
-    rows.save_to_disk(part, num_shards=1)
+    _dataset(documents, tokens).save_to_disk(part, num_shards=1)
 
     for file in part.iterdir():  # on the disk, not only on its way: a power cut may follow
         with file.open("rb+") as written:
@@ -224,12 +224,11 @@ def _write_shard(
     part.replace(folder / name)
 
     (file,) = (folder / name).glob("*.arrow")
-    lengths = pyarrow.compute.list_value_length(rows.data.table["input_ids"])
     return {
         "name": name,
         "part": name.partition("-")[0],
         "documents": len(documents),
-        "tokens": pyarrow.compute.sum(lengths).as_py(),
+        "tokens": sum(map(len, tokens)),
         "chars": sum(document.n_chars for document in documents),
         "bytes": sum(document.n_bytes for document in documents),
         "file": file.name,
@@ -267,7 +266,9 @@ def _fill(
 
     documents: list[_Document] = []
     tokens: list[numpy.ndarray] = []
-    with _finishing(), _in_a_thread(_add_shards) as write:
+    with _finishing(), ThreadPoolExecutor(1) as thread:
+        # It starts with nothing to write: Python does not wait for a thread that Ctrl-C caught at its start.
+        written = thread.submit(int)
         for batch, ids in _encoded(batches, tokenizer, config.num_proc):
             for document in batch.documents:
                 document.text = ""  # its tokens are all that we need
@@ -275,10 +276,14 @@ def _fill(
             tokens += ids
 
             if batch.closes:
-                write(folder, documents, tokens, manifest, batch.closes)
+                written.result()  # raises the error of the shard before, if there was one
+                written = thread.submit(
+                    _add_shards, folder, documents, tokens, manifest, batch.closes
+                )
                 documents, tokens = [], []
             if interrupted():
                 raise KeyboardInterrupt
+        written.result()
 
 
 def prepare(
@@ -528,17 +533,10 @@ def _begin_process(tokenizer: BPETokenizer) -> None:
     threading.Thread(target=end_with_parent, daemon=True).start()
 
 
-def _encode_there(texts: list[str]) -> tuple[numpy.ndarray, list[int]]:
-    """Return all ids as one row, which is sent back faster than one row for each text, and the lengths."""
+def _encode_there(texts: list[str]) -> list[numpy.ndarray]:
+    """Return the ids of each text, in a process that has kept its tokenizer."""
     assert _tokenizer is not None
-    ids = _encode(texts, _tokenizer)
-    return numpy.concatenate(ids), [len(row) for row in ids]
-
-
-def _apart(joined: Future[tuple[numpy.ndarray, list[int]]]) -> list[numpy.ndarray]:
-    """Return the ids of each text."""
-    values, lengths = joined.result()
-    return numpy.split(values, numpy.cumsum(lengths)[:-1])
+    return _encode(texts, _tokenizer)
 
 
 def _encoded(
@@ -553,19 +551,18 @@ def _encoded(
             yield batch, _encode([document.text for document in batch.documents], tokenizer)
         return
 
-    # (An empty batch, at the end of a text that fills its last shard, is sent as one empty text.)
     fork = "fork" in multiprocessing.get_all_start_methods()  # a function of a notebook needs it
     context = multiprocessing.get_context("fork" if fork else None)
-    waiting: deque[tuple[_Batch, Future[Any]]] = deque()
+    waiting: deque[tuple[_Batch, Future[list[numpy.ndarray]]]] = deque()
     with ProcessPoolExecutor(num_proc, context, _begin_process, (tokenizer,)) as pool:
         for batch in batches:
             texts = [document.text for document in batch.documents]
-            waiting.append((batch, pool.submit(_encode_there, texts or [""])))
+            waiting.append((batch, pool.submit(_encode_there, texts)))
             if len(waiting) > 2 * num_proc:
                 done, ids = waiting.popleft()
-                yield done, _apart(ids)
+                yield done, ids.result()
         for done, ids in waiting:
-            yield done, _apart(ids)
+            yield done, ids.result()
 
 
 def _batches(rows: Rows, config: DataConfig, counts: Counter[str], bar: tqdm) -> Iterator[_Batch]:
@@ -588,19 +585,14 @@ def _batches(rows: Rows, config: DataConfig, counts: Counter[str], bar: tqdm) ->
     yield _Batch(documents, {"counts": sums, "stream": None, "finished": True})
 
 
-def _table(documents: Sequence[_Document], tokens: Sequence[numpy.ndarray]) -> datasets.Dataset:
-    """Return the columns id and input_ids of documents, in their order."""
-    values = numpy.concatenate(tokens)
-    ends = numpy.cumsum([0, *map(len, tokens)], dtype=numpy.int32)
-    columns = {
-        "id": pyarrow.array([document.identity for document in documents], pyarrow.string()),
-        "input_ids": pyarrow.ListArray.from_arrays(ends, pyarrow.array(values)),
-    }
-    small = datasets.Value(values.dtype.name)
+def _dataset(documents: list[_Document], tokens: list[numpy.ndarray]) -> datasets.Dataset:
+    """Return documents as rows of id and input_ids."""
+    small = datasets.Value(tokens[0].dtype.name)
     features = datasets.Features(
         {"id": datasets.Value("string"), "input_ids": datasets.List(small)}
     )
-    table = pyarrow.table(columns).cast(features.arrow_schema)
+    columns = {"id": [document.identity for document in documents], "input_ids": tokens}
+    table = pyarrow.table(columns, schema=features.arrow_schema)
     return datasets.Dataset(datasets.table.InMemoryTable(table), fingerprint="tokens")
 
 
@@ -612,15 +604,12 @@ def _write_shards(
     for i, document in enumerate(documents):
         parts["val" if is_validation(document.identity, split) else "train"].append(i)
 
-    order = parts["train"] + parts["val"]
-    table = _table([documents[i] for i in order], [tokens[i] for i in order])
-    shards, start = [], 0
-    for part, chosen in parts.items():
-        if chosen:
-            rows = table.select(range(start, start + len(chosen)))
+    shards = []
+    for part, places in parts.items():
+        if places:
             name = f"{part}-{number:05d}"
-            shards.append(_write_shard(folder, name, rows, [documents[i] for i in chosen]))
-            start += len(chosen)
+            chosen = [documents[i] for i in places]
+            shards.append(_write_shard(folder, name, chosen, [tokens[i] for i in places]))
     return shards
 
 
@@ -697,28 +686,6 @@ def _finishing() -> Iterator[None]:
         yield
     if handler.pressed:
         raise KeyboardInterrupt
-
-
-@contextlib.contextmanager
-def _in_a_thread(work: Callable[..., None]) -> Iterator[Callable[..., None]]:
-    """Give a function that calls work(...) in a thread, one call after the other; at the end, wait for it.
-
-    An error of a call comes out at the next one, or at the end.
-    """
-    running: list[Future[None]] = []
-
-    def start(*arguments: Any) -> None:
-        if running:
-            running.pop().result()
-        running.append(thread.submit(work, *arguments))
-
-    with ThreadPoolExecutor(1) as thread:
-        # The thread starts with work that is over at once: Python does not wait at the end for a thread that
-        # Ctrl-C caught at its start.
-        thread.submit(int).result()
-        yield start
-        for last in running:
-            last.result()
 
 
 def is_finished(source: str | Path, folder: str | Path, config: DataConfig) -> bool:

@@ -108,13 +108,13 @@ class PretrainConfig:
         return cls(**(values | settings))
 
 
-def _write_sample(tokenizer: BPETokenizer, n_tokens: int = 60) -> Callable[[MiniGPT], str]:
+def _write_sample(tokenizer: BPETokenizer) -> Callable[[MiniGPT], str]:
     """Return a function of the model that writes the beginning of a document."""
     end = tokenizer.special_tokens[END]
 
     def sample(model: MiniGPT) -> str:
         prompt = torch.tensor([[end]])
-        ids = TextGenerator(model, tokenizer).generate_ids(prompt, n_tokens, seed=0, stop=end)
+        ids = TextGenerator(model, tokenizer).generate_ids(prompt, 60, seed=0, stop=end)
         return tokenizer.decode(ids[0, 1:].tolist()).removesuffix(END)
 
     return sample

@@ -309,10 +309,10 @@ def _smaller_cut(files: list[Path]) -> dict[str, Any]:
 
     characters = sum(len(load_text(file)) for file in files)
     size = min(20_000, characters // (2 * _FEW) + 1)
-    for gap in (r"\n\n+", r"\n+", r"\s+"):
+    for gap in (r"\n\n+", r"\n+", r"\s+", ""):
         if len(list(cut_documents(files, size, gap))) >= _FEW:
-            return {"size": size, "gap": gap}
-    return {"size": size, "gap": ""}
+            break
+    return {"size": size, "gap": gap}
 
 
 class _LocalRows:

@@ -145,10 +145,10 @@ FAULTS = {
         "contextlib.nullcontext() if",
     ),
     "an error of the last shard is lost": (
-        "        for last in running:\n            last.result()\n",
-        "",
+        "                raise KeyboardInterrupt\n        written.result()\n",
+        "                raise KeyboardInterrupt\n",
     ),
-    "an error of an earlier shard is lost": ("running.pop().result()", "running.pop()"),
+    "an error of an earlier shard is lost": ("written.result()  # raises", "written  # raises"),
     "a part may stay empty": ("return sum(nearest) / 2 / 2**64", "return fraction"),
     "linked folders are left out": ("followlinks=True", "followlinks=False"),
     "another text column is ignored": (
