@@ -211,6 +211,13 @@ def test_a_missing_byte_far_into_a_stream_is_refused_with_its_position():
         list(tokenizer.encode_iterable(["x y "] * 20_000 + ["abc\x04"]))
 
 
+def test_a_missing_byte_that_the_pattern_left_out_before_is_not_named():
+    tokenizer = BPETokenizer({b"b": 0}, pattern=r"b|(?<=b)\x04")
+
+    with pytest.raises(ValueError, match="got 0x04 at position 2;"):
+        tokenizer.encode("\x04b\x04")
+
+
 def test_an_id_in_a_gap_is_no_row_of_the_vocabulary():
     tokenizer = BPETokenizer(SINGLE_BYTES | {b"ab": 300}, {"<e>": 310})
 

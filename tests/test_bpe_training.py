@@ -77,6 +77,7 @@ def test_no_pair_spans_two_documents():
 
 def test_a_text_with_too_few_pairs_gives_a_smaller_vocabulary():
     assert train_bpe("hi", 1000, ["<|end|>"]).vocab_size == 258
+    assert train_bpe("hot", 1000).vocab_size == 258  # when o t and h ot have merged, no h o is left
     assert train_bpe("", 300).vocab_size == 256
 
 

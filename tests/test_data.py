@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import sys
 from pathlib import Path
@@ -89,21 +90,27 @@ def test_the_cache_is_written_beside_its_place(own_cache, monkeypatch):
     assert source.parent.parent == own_cache.parent
 
 
-@pytest.mark.parametrize("kind", ["a course", "a course that is read-only", "an installed library"])
+@pytest.mark.parametrize(
+    "kind", ["a course", "a course that is read-only", "a course without a library", "a library"]
+)
 def test_the_plays_are_kept_in_the_course_or_in_the_users_cache(tmp_path, monkeypatch, kind):
     monkeypatch.delenv("MINIGPT_DATA")
     monkeypatch.setattr(Path, "home", lambda: tmp_path / "home")
     library = tmp_path / "place" / "minigpt_lib" / "__init__.py"
     spec = SimpleNamespace(origin=str(library))
-    monkeypatch.setattr(data.importlib.util, "find_spec", lambda name: spec)
-    if kind != "an installed library":
+    if kind != "a library":
         (tmp_path / "place" / "notebooks").mkdir(parents=True)
+    if kind == "a course without a library":
+        spec = None
+        monkeypatch.chdir(tmp_path / "place" / "notebooks")  # where a chapter runs
+    monkeypatch.setattr(data.importlib.util, "find_spec", lambda name: spec)
     if kind == "a course that is read-only":
         monkeypatch.setattr(data.os, "access", lambda *_: False)
 
     in_course = tmp_path / "place" / "data" / "shakespeare.txt"
     in_home = tmp_path / "home" / ".cache" / "minigpt" / "shakespeare.txt"
-    assert data._cache_file() == (in_course if kind == "a course" else in_home)
+    expected = in_home if kind in ("a course that is read-only", "a library") else in_course
+    assert data._cache_file() == expected
 
 
 @pytest.mark.slow
@@ -346,9 +353,17 @@ def test_a_look_changes_no_later_pass_with_worker_processes_either():
 def test_arrow_round_trip_in_two_processes(tmp_path):
     documents = [f"speech {i}: {'la ' * (i % 7)}" for i in range(2500)]
 
-    table = tokenize_to_arrow(documents, Letters(), tmp_path / "far" / "new" / "table", num_proc=2)
+    class Signing(Letters):
+        """Letters that come after the number of the process."""
 
-    assert table["input_ids"][:] == [Letters().encode(document) for document in documents]
+        def encode(self, text):
+            return [os.getpid(), *super().encode(text)]
+
+    table = tokenize_to_arrow(documents, Signing(), tmp_path / "far" / "new" / "table", num_proc=2)
+
+    rows = table["input_ids"][:]
+    assert [ids[1:] for ids in rows] == [Letters().encode(document) for document in documents]
+    assert os.getpid() not in {ids[0] for ids in rows}
     assert table.column_names == ["input_ids"]
     assert {file.name for file in (tmp_path / "far" / "new").iterdir()} == {"table"}
 
@@ -368,6 +383,34 @@ def test_documents_may_come_from_a_generator(tmp_path):
     table = tokenize_to_arrow((document for document in documents), Letters(), tmp_path / "table")
 
     assert table["input_ids"][:] == [Letters().encode(document) for document in documents]
+
+
+def test_neither_documents_nor_tokenizer_are_pickled(tmp_path):
+    """`datasets` names its working files after a pickle of both, which takes long, unless it is given names."""
+    pickled = []
+
+    class Watched:
+        def __reduce__(self):
+            pickled.append(self)
+            return super().__reduce__()
+
+    class Tokenizer(Watched, Letters):
+        pass
+
+    class Documents(Watched):
+        def __init__(self, documents):
+            self.rest = iter(documents)
+
+        def __iter__(self):
+            return self
+
+        def __next__(self):
+            return next(self.rest)
+
+    table = tokenize_to_arrow(Documents(["a", "b"]), Tokenizer(), tmp_path / "table")
+
+    assert table["input_ids"][:] == [[97], [98]]
+    assert not pickled
 
 
 def test_an_empty_collection_of_documents_is_refused(tmp_path):
