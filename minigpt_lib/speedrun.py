@@ -44,6 +44,7 @@ __all__ = [
     "code_of",
     "enter",
     "judge",
+    "NgramEmbedding",
     "paired",
     "paired_t_test",
     "PairedTest",
@@ -70,8 +71,8 @@ class Recipe:
     """Everything that makes a run, but its seed and its text. The defaults are nanoGPT's demo for laptops.
 
     Widths and counts are GPTConfig's. embedding_std: of fresh embeddings; None: init_std. zero_init: the
-    last layer of each branch and an untied head begin at 0. token_shift: see ShiftedEmbedding. soft_cap:
-    logits stay below it; 0 for none.
+    last layer of each branch and an untied head begin at 0. token_shift: see ShiftedEmbedding. ngrams and
+    ngram_rows: see NgramEmbedding; 1 for none. soft_cap: logits stay below it; 0 for none.
 
     optimizer: "adamw" or "muon"; lr: that of the matrices, adamw_lr: that of what AdamW moves beside Muon.
     schedule: "cosine" or "linear", from lr to min_lr_ratio of it. stages: (share of the steps, batch
@@ -98,6 +99,8 @@ class Recipe:
     qk_norm: bool = False
     value_residual: bool = False
     token_shift: bool = False
+    ngrams: int = 1
+    ngram_rows: int = 8192
     soft_cap: float = 0.0
     optimizer: str = "adamw"
     lr: float = 1e-3
@@ -128,6 +131,11 @@ class Recipe:
             raise ValueError(
                 "value_residual=True needs qk_norm=True: its attention normalises both."
             )
+        if self.ngrams < 1 or self.ngram_rows < 1 or (self.ngrams > 1 and self.token_shift):
+            raise ValueError(
+                f"ngrams={self.ngrams}, ngram_rows={self.ngram_rows}, token_shift={self.token_shift}: expected at "
+                "least 1 each, and a token shift only without n-grams."
+            )
         if any(
             not (0 < share <= 1 and batch > 0 and block > 0) for share, batch, block in self.stages
         ):
@@ -153,6 +161,9 @@ class Recipe:
         return 1 - (1 - self.min_lr_ratio) * progress
 
 
+_HASH = 2_654_435_761  # 2 ** 32 divided by the golden ratio: Knuth, The art of computer programming, section 6.4
+
+
 class ShiftedEmbedding(nn.Embedding):
     """An embedding of tokens that adds to each a part of the token before: x[t] + shift * x[t - 1].
 
@@ -169,6 +180,35 @@ class ShiftedEmbedding(nn.Embedding):
         x = super().forward(input)
         before = nn.functional.pad(x, (0, 0, 1, 0))[:, :-1]  # one place later, zeros in front
         return x + self.shift * before
+
+
+class NgramEmbedding(nn.Embedding):
+    """An embedding of tokens that adds a vector for the pair that ends at each, one for the triple, and so on.
+
+    longest: how many tokens the longest of these n-grams has. Each length has a table of `rows` vectors, all 0
+    at first. The row of an n-gram is a hash of its ids, so different n-grams may share one. In front of the
+    first token of a piece stand zeros. For training and scoring only, as ShiftedEmbedding. After Huang and
+    others (2025), "Over-tokenized transformer"; their hash is a remainder.
+    """
+
+    def __init__(self, vocab_size: int, n_embd: int, longest: int, rows: int) -> None:
+        super().__init__(vocab_size, n_embd)
+        self.rows = rows
+        tables = [nn.Embedding(rows, n_embd) for _ in range(2, longest + 1)]
+        for table in tables:
+            nn.init.zeros_(table.weight)
+        self.tables = nn.ModuleList(tables)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Map ids (B, T) to (B, T, C)."""
+        x = super().forward(input)
+        number = input  # of the n-gram, read as digits in base V
+        for back, table in enumerate(self.tables, start=1):
+            earlier = nn.functional.pad(input, (back, 0))[:, : input.shape[1]]
+            number = number * self.num_embeddings + earlier
+            row = (number * _HASH >> 16) % self.rows
+            x = x + table(row)
+        return x
 
 
 class CappedHead(nn.Linear):
@@ -249,6 +289,11 @@ def build(recipe: Recipe, vocab_size: int) -> MiniGPT:
         nn.init.normal_(model.head.weight, 0.0, recipe.init_std)
     if recipe.token_shift:
         model.embedding = ShiftedEmbedding(vocab_size, recipe.n_embd)
+        nn.init.normal_(model.embedding.weight, 0.0, recipe.init_std)
+    if recipe.ngrams > 1:
+        model.embedding = NgramEmbedding(
+            vocab_size, recipe.n_embd, recipe.ngrams, recipe.ngram_rows
+        )
         nn.init.normal_(model.embedding.weight, 0.0, recipe.init_std)
     if recipe.embedding_std is not None:
         nn.init.normal_(model.embedding.weight, 0.0, recipe.embedding_std)
@@ -510,6 +555,14 @@ RECIPES = {
         momentum=0.95,
         weight_decay=0.1,
         stages=((0.4, 32, 64),),
+    ),
+    "ngrams": dataclasses.replace(
+        _SPRINT,
+        name="ngrams",
+        steps=46,
+        batch_size=32,
+        ngrams=5,
+        adamw_lr=0.03,
     ),
 }
 

@@ -379,6 +379,22 @@ def test_the_axe_checks_notice_a_fault(chromium):
     page.close()
 
 
+@pytest.mark.browser
+def test_axe_notices_a_fault_that_only_a_phone_shows(chromium):
+    page = chromium.new_page(viewport={"width": 1280, "height": 900})
+    page.set_content(
+        '<!doctype html><html lang="en"><title>t</title>'
+        "<style>@media (min-width: 600px) { button { display: none } }</style>"
+        "<main><h1>a</h1><button></button></main>"
+    )
+    accessibility.prepare(page)
+    assert accessibility.violations(page) == []
+
+    page.set_viewport_size(PHONE)
+    assert [rule for rule, _ in accessibility.violations(page)] == ["button-name"]
+    page.close()
+
+
 def twin_page(pages: Path, twin: str, data: dict) -> Path:
     """Write a bare page with one twin, next to the site's scripts."""
     page = pages / f"twin-{twin}.html"

@@ -20,6 +20,7 @@ from courseware import paths
 from minigpt_lib import speedrun
 from minigpt_lib.speedrun import (
     RECIPES,
+    NgramEmbedding,
     Recipe,
     Result,
     Track,
@@ -94,6 +95,7 @@ def test_the_recipes_are_those_that_were_measured():
     assert {name: nanogpt[name] for name in NANOGPT} == NANOGPT
     unused = ("zero_init", "qk_norm", "value_residual", "token_shift", "soft_cap", "compile")
     assert not any(nanogpt[name] for name in unused)
+    assert nanogpt["ngrams"] == 1
 
     expected = [
         Recipe(),
@@ -111,9 +113,28 @@ def test_the_recipes_are_those_that_were_measured():
             weight_decay=0.1,
             stages=((0.4, 32, 64),),
         ),
+        dataclasses.replace(
+            SPRINT, name="ngrams", steps=46, batch_size=32, ngrams=5, adamw_lr=0.03
+        ),
     ]
     assert list(RECIPES.values()) == expected
     assert list(RECIPES) == [recipe.name for recipe in expected]
+
+
+def test_ngrams_of_a_large_vocabulary_have_rows_although_their_numbers_overflow():
+    embedding = NgramEmbedding(200_000, 4, longest=6, rows=30)
+    with torch.no_grad():
+        for table in embedding.tables:
+            torch.nn.init.normal_(table.weight)
+    ids = torch.randint(199_000, 200_000, (3, 40), generator=torch.Generator().manual_seed(0))
+    found = embedding(ids)
+    assert torch.isfinite(found).all()
+
+    later = ids.clone()
+    later[:, 20] += 1
+    changed = (embedding(later) != found).any(dim=-1).any(dim=0)
+    assert not changed[:20].any(), "a token may only see what stands before it"
+    assert changed[20:26].all() and not changed[26:].any(), "an n-gram has at most 6 tokens"
 
 
 def test_a_recipe_with_a_tied_head_starts_at_zero_elsewhere():

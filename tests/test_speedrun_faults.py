@@ -32,6 +32,18 @@ FAULTS = {
         "x.roll(1, dims=1)",
     ),
     "the shift is 1 at first": ("torch.zeros(n_embd)", "torch.ones(n_embd)"),
+    "n-grams are one token shorter": ("range(2, longest + 1)", "range(2, longest)"),
+    "the tables are drawn": ("            nn.init.zeros_(table.weight)\n", "            pass\n"),
+    "n-grams lie ahead": ("(back, 0))[:, : input.shape[1]]", "(0, back))[:, -input.shape[1] :]"),
+    "digits in another base": ("number * self.num_embeddings", "number * 10"),
+    "only the last n-gram counts": ("            x = x + table(row)", "            x = table(row)"),
+    "rows are not scrambled": ("(number * _HASH >> 16)", "number"),
+    "the n-grams are forgotten": ("    if recipe.ngrams > 1:\n", "    if False:\n"),
+    "n-grams keep torch's deviation": (
+        "        nn.init.normal_(model.embedding.weight, 0.0, recipe.init_std)\n"
+        "    if recipe.embedding_std",
+        "    if recipe.embedding_std",
+    ),
     "only its own values": (
         "self.mix[0] * v + self.mix[1] * self.first[0]",
         "(self.mix[0] + self.mix[1]) * v",
