@@ -180,8 +180,8 @@ FAULTS = {
         "for path in self._files():",
     ),
     "two runs write at once": (
-        "            self.files.alone(),\n            self.processes",
-        "            self.processes",
+        "self.files.alone(),\n            self.processes.watch(self),",
+        "self.processes.watch(self),",
     ),
     "another run is taken up while it is at work": (
         "            with self.files.alone():\n                self._resume",
