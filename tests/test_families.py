@@ -297,3 +297,21 @@ def test_a_model_without_weights_is_enough_for_the_names():
     assert sum(torch.Size(part.shape).numel() for part in parts(big)) == 8_030_261_248
     with torch.device("meta"):
         assert len(MiniGPT(big).state_dict()) == len({part.ours for part in parts(big)})
+
+
+def test_a_window_that_is_no_number_is_named():
+    values = config_to_hf(GPTConfig.preset("laptop")) | {"sliding_window": "64"}
+    with pytest.raises(ValueError, match="max_seq_len='64'"):
+        config_from_hf(values)
+
+
+@pytest.mark.parametrize(
+    ("name", "has_biases"), [("llama", True), ("qwen2", False), ("qwen3", False)]
+)
+def test_only_a_llama_says_whether_it_has_biases(name, has_biases):
+    fixed = families.FAMILIES[name].fixed
+    config = dataclasses.replace(GPTConfig.preset("laptop"), attention=fixed["attention"])
+    written = config_to_hf(config)
+
+    assert written["model_type"] == name
+    assert ("attention_bias" in written, "mlp_bias" in written) == (has_biases, has_biases)

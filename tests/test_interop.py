@@ -26,9 +26,11 @@ from courseware.checks.published import (
 )
 from courseware.checks.refusals import refused
 from minigpt_lib import families, interop
+from minigpt_lib.bpe import BPETokenizer
 from minigpt_lib.chat import ChatTokenizer, reply
 from minigpt_lib.generation import TextGenerator
 from minigpt_lib.interop import load, report, tokenizer_from_gguf, tokenizer_from_hf
+from minigpt_lib.model import GPTConfig, MiniGPT
 from minigpt_lib.weight_files import read_gguf
 
 IDS = torch.randint(400, (2, 40), generator=torch.Generator().manual_seed(1))
@@ -368,3 +370,12 @@ def test_an_unknown_pre_tokenizer_is_named():
 
 def test_the_module_is_a_program():
     assert help_of("minigpt_lib.interop").startswith("usage: minigpt ")
+
+
+def test_a_tokenizer_needs_no_special_tokens_but_those_of_a_format(tmp_path, monkeypatch):
+    controls = {"<|im_start|>": 256, "<|im_end|>": 257}
+    tokenizer = BPETokenizer({bytes([b]): b for b in range(256)}, controls)
+    model = MiniGPT(GPTConfig(260, 256, 8, 1, 1))
+    monkeypatch.setattr(interop, "load", lambda path: (model, tokenizer))
+
+    assert interop.open_assistant(tmp_path).chat.format == "chatml"
