@@ -14,6 +14,7 @@ from pretraining_texts import SMALL, documents_of, words
 from pyarrow import parquet
 
 from courseware.checks.refusals import refused
+from minigpt_lib import sources
 from minigpt_lib.documents import is_validation, prepare
 from minigpt_lib.packing import PackedTokens
 from minigpt_lib.sources import stream_documents
@@ -242,3 +243,13 @@ def test_a_broken_json_line_is_named_by_file_and_row(tmp_path, line, reason):
     message = refused(words, prepared, tmp_path, tmp_path / "out")
 
     assert "fetch it again" not in message
+
+
+def test_columns_that_nobody_asks_for_are_not_read(tmp_path):
+    path = tmp_path / "x.parquet"
+    save(path, text=["a"], url=["b"], score=[1.0])
+
+    assert list(sources._parquet_rows(path, {"text", "id"})) == [{"text": "a"}]
+    everything = [{"text": "a", "url": "b", "score": 1.0}]
+    assert list(sources._parquet_rows(path)) == everything
+    assert list(sources._parquet_rows(path, {"body"})) == everything, "what is there, an error says"
