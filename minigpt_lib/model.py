@@ -453,8 +453,8 @@ def _save(model: MiniGPT, folder: Path) -> None:
         for part in parts.values():
             part.unlink(missing_ok=True)
         raise OSError(
-            f"the model {folder} could not be written ({error}; {free / 1e6:,.1f} MB are free). What was saved "
-            "before is untouched: free some space, or choose another folder."
+            f"the model {folder} could not be written ({error}; {free / 1e6:,.1f} MB are free). "
+            "What was saved before is untouched: free some space, or choose another folder."
         ) from error
 
     for name, part in parts.items():

@@ -404,7 +404,7 @@ def _save(name: str, done: dict[str, int], full: bool) -> None:
 
     content = {
         "what": "Kills at random moments, and full disks, of whatever saves something; nothing was lost.",
-        "commands": ["python tests/kills.py --save", "python tests/kills.py --full --save"],
+        "command": "python tests/kills.py --save, then with --full",
         "hardware": rivals.hardware(),
         "works": [rows[other] for other in WORKS if other in rows],
     }

@@ -22,11 +22,11 @@ MOST_PUBLISHED = 1  # each takes half a gigabyte or more
 
 @dataclass(frozen=True)
 class Source:
-    """A model on the disk: the file of its weights, its default system message, and how to open it."""
+    """A model on the disk: the file of its weights, its default system message, and how to load it."""
 
     file: Path
     system: str
-    open: Callable[[], Assistant]
+    load: Callable[[], Assistant]
     published: bool = False
 
 
@@ -111,7 +111,7 @@ class Models:
         with self._opening:
             if key not in self._opened:
                 self._make_room(source.published)
-                self._opened[key] = source.open()
+                self._opened[key] = source.load()
             return self._opened[key]
 
     def _make_room(self, published: bool) -> None:
