@@ -8,6 +8,7 @@ import io
 import json
 import runpy
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -47,14 +48,17 @@ def _prover(number: str) -> tuple[dict[str, str], prove.Prover]:
 
 @contextlib.contextmanager
 def _restored(job: dict):
-    """Bring back the installed modules that a job's candidates take the place of."""
+    """Bring back the installed modules that a job's candidates take the place of, and the handlers of Ctrl-C."""
     package = importlib.import_module("minigpt_lib")
     names = [module["name"] for module in job["modules"]]
     leaves = [name.rpartition(".")[2] for name in names]
     modules = {name: sys.modules.get(name) for name in names}
     attributes = {leaf: vars(package).get(leaf) for leaf in leaves}
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     yield
 
+    for number, handler in handlers.items():
+        signal.signal(number, handler)  # a fault may have left another one
     for name, module in modules.items():
         sys.modules.pop(name, None)
         if module is not None:
