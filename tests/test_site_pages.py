@@ -57,6 +57,11 @@ def test_every_record_says_when_and_on_what(path):
     assert re.search(r"\d{4}-\d\d-\d\d, ", said) or 'href="benchmarks.html"' in said
 
 
+@pytest.mark.parametrize("path", records.record_files(), ids=lambda path: path.name)
+def test_no_row_of_a_record_lacks_its_head(path):
+    assert "<th scope='row'></th>" not in records.record(path)
+
+
 def test_long_lists_are_summed_up_and_few_numbers_are_not():
     assert records.shown([3.0, 1.0, 2.0, 5.0, 4.0]) == "3 (1 to 5, n = 5)"
     assert records.shown([3.0, 1.0]) == "3 · 1"

@@ -209,6 +209,8 @@ def _turned(names: list[str], rows: list[dict[str, Any]]) -> list[dict[str, Any]
 
 def _html(caption: str, rows: list[dict[str, Any]]) -> str:
     names = list(dict.fromkeys(name for row in rows for name in row))
+    # The first column is the head of each row, so it is one that no row lacks.
+    names.sort(key=lambda name: any(name not in row for row in rows))
     first = {shown(row.get(names[0], "")) for row in rows}
     if len(names) > _WIDE and len(rows) < len(names) and len(first) == len(rows):
         rows = _turned(names, rows)
