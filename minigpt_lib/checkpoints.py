@@ -1,4 +1,4 @@
-"""Files that are whole or not there at all: checksums, atomic writes, checkpoints.
+"""Files that are whole or not there at all: checksums, atomic writes, checkpoints, and a lock.
 
 Written by notebooks/10_training.ipynb (chapter 10): edit it there.
 """
@@ -17,12 +17,21 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from minigpt_lib.model import GPTConfig
 
-__all__ = ["atomic_write", "find_checkpoint", "load_checkpoint", "save_checkpoint", "sha256"]
+__all__ = [
+    "atomic_write",
+    "find_checkpoint",
+    "load_checkpoint",
+    "locked",
+    "save_checkpoint",
+    "sha256",
+    "writing_in",
+]
 
 
 class _Storable(Protocol):
@@ -238,3 +247,40 @@ def _load_weights(folder: Path, model: _Storable) -> None:
             f"{folder} holds a model with other layers: build the same one, with the same LoRA "
             "detours if it had any, or choose another folder."
         ) from error
+
+
+@contextlib.contextmanager
+def writing_in(folder: str | Path) -> Iterator[None]:
+    """Name the folder in the errors of a disk that is full or may not be written, and say what to do."""
+    try:
+        yield
+    except (FileExistsError, NotADirectoryError) as error:
+        raise OSError(
+            f"{folder} cannot be written ({error}): a file is in the place of a folder. Move it, or choose "
+            "another folder."
+        ) from error
+    except OSError as error:
+        raise OSError(
+            f"{folder} cannot be written ({error}): free some space, or choose another folder. What was "
+            "finished before is untouched."
+        ) from error
+
+
+@contextlib.contextmanager
+def locked(folder: str | Path, name: str = ".lock") -> Iterator[None]:
+    """Let one process at a time work in a folder; the system opens the lock if the process dies.
+
+    The folder is made if missing; `name` is the lock's file in it. Raises RuntimeError if the lock is
+    taken, and OSError if the folder cannot be written.
+    """
+    folder = Path(folder)
+    with writing_in(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            held = FileLock(folder / name).acquire(timeout=0)
+        except Timeout:
+            raise RuntimeError(
+                f"another process is at work in {folder}: wait for it, end it, or choose another folder."
+            ) from None
+    with held:
+        yield

@@ -26,13 +26,12 @@ from types import FrameType
 from typing import Any, Literal
 
 import datasets
-import filelock
 import numpy
 import pyarrow
 from tqdm.auto import tqdm
 
 from minigpt_lib.bpe import BPETokenizer, GPTTokenizer, train_bpe
-from minigpt_lib.checkpoints import atomic_write, sha256
+from minigpt_lib.checkpoints import atomic_write, locked, sha256, writing_in
 from minigpt_lib.sources import Row, Rows, list_files, open_rows
 from minigpt_lib.training import interrupted, on_interrupt
 
@@ -42,7 +41,6 @@ __all__ = [
     "is_finished",
     "is_validation",
     "load_tokenizer",
-    "locked",
     "prepare",
     "read_manifest",
 ]
@@ -247,7 +245,7 @@ def _add_shards(
     """Write the shards of these documents, and then a manifest that knows them and the place behind them."""
     numbers = [int(shard["name"][-5:]) for shard in manifest["shards"]]
     split = manifest.get("split", manifest["settings"]["val_fraction"])
-    with _writing(folder):
+    with writing_in(folder):
         if documents:
             number = 1 + max(numbers, default=-1)
             manifest["shards"] += _write_shards(folder, documents, tokens, number, split)
@@ -494,7 +492,7 @@ def _set_up(
     source: str, folder: Path, config: DataConfig, manifest: dict[str, Any], bar: tqdm
 ) -> BPETokenizer:
     """Write the manifest of a folder that is still empty; return the tokenizer, learned if there is none."""
-    with _writing(folder):
+    with writing_in(folder):
         _write_manifest(folder, manifest)  # whatever follows belongs to these settings
     if not manifest["shards"]:
         split = _choose_split(source, config)
@@ -623,37 +621,6 @@ def _quiet_datasets() -> Iterator[None]:
     finally:
         if shown:
             datasets.enable_progress_bars()
-
-
-@contextlib.contextmanager
-def _writing(folder: Path) -> Iterator[None]:
-    """Name the folder in the errors of a disk that is full or may not be written, and say what to do."""
-    try:
-        yield
-    except (FileExistsError, NotADirectoryError) as error:
-        raise OSError(
-            f"{folder} cannot be written ({error}): a file is in the place of a folder. Move it, or choose "
-            "another folder."
-        ) from error
-    except OSError as error:
-        raise OSError(
-            f"{folder} cannot be written ({error}): free some space, or choose another folder. What was "
-            "finished before is untouched."
-        ) from error
-
-
-@contextlib.contextmanager
-def locked(folder: Path, name: str = ".lock") -> Iterator[None]:
-    """Let one process at a time work in a folder; the system opens the lock if the process dies."""
-    with _writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with filelock.FileLock(folder / name, timeout=0):
-            yield
-    except filelock.Timeout:
-        raise RuntimeError(
-            f"another process is at work in {folder}: wait for it, or end it."
-        ) from None
 
 
 class _RaiseOnce:

@@ -22,13 +22,12 @@ import torch
 
 from minigpt_lib.baselines import perplexity
 from minigpt_lib.bpe import BPETokenizer
-from minigpt_lib.checkpoints import load_checkpoint
+from minigpt_lib.checkpoints import load_checkpoint, locked
 from minigpt_lib.documents import (
     END,
     DataConfig,
     is_finished,
     load_tokenizer,
-    locked,
     prepare,
     read_manifest,
 )

@@ -26,7 +26,6 @@ from typing import Any
 
 import numpy
 import torch
-from filelock import FileLock, Timeout
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from tqdm.auto import tqdm
@@ -36,6 +35,7 @@ from minigpt_lib.checkpoints import (
     atomic_write,
     find_checkpoint,
     load_checkpoint,
+    locked,
     save_checkpoint,
     sha256,
 )
@@ -350,7 +350,7 @@ class RunFolder:
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
-        """Keep other runs out of the folder in this context; the system opens the lock if the process dies.
+        """Keep other runs out of the folder in this context.
 
         Raises RuntimeError if another run is at work in the folder, or has been since this one looked.
         """
@@ -358,15 +358,7 @@ class RunFolder:
             yield
             return
 
-        self.path.mkdir(parents=True, exist_ok=True)
-        try:
-            held = FileLock(self.path / ".lock").acquire(timeout=0)
-        except Timeout:
-            raise RuntimeError(
-                f"another process is at work in {self.path}: wait for it, end it, or choose another folder."
-            ) from None
-
-        with held:
+        with locked(self.path):
             if self._diary_sum() not in ("", self._known):
                 raise RuntimeError(
                     f"another run has written to {self.path} since this Trainer was made. Make it again: "
@@ -378,7 +370,10 @@ class RunFolder:
                 self._known = self._diary_sum()
 
     def _diary_sum(self) -> str:
-        """Return the checksum of history.jsonl, which every run changes; "" without one."""
+        """Return the checksum of history.jsonl, which every run changes; "" without one.
+
+        Its time would tell too much: a Trainer that is made, and does not train, writes it anew as it was.
+        """
         diary = self.path / "history.jsonl" if self.path else None
         return sha256(diary) if diary and diary.exists() else ""
 

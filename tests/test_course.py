@@ -225,7 +225,9 @@ def test_a_folder_has_one_course_at_a_time(finished, capsys):
     before = (folder / "seconds.json").read_bytes()
 
     with FileLock(folder / ".course.lock"):
-        busy = f"another process is at work in {folder}: wait for it, or end it"
+        busy = (
+            f"another process is at work in {folder}: wait for it, end it, or choose another folder"
+        )
         refused(busy, run_tiny, folder, kind=RuntimeError)
         refused(busy, course.learn_to_answer, TINY, folder, show=False, kind=RuntimeError)
         assert course.main(["--quick", "--folder", str(folder)]) == 1

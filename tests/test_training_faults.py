@@ -191,6 +191,19 @@ FAULTS = {
         "        with self.alone():\n            for path",
         "        if True:\n            for path",
     ),
+    "a folder takes two processes": (
+        "held = FileLock(folder / name).acquire(timeout=0)",
+        "held = contextlib.nullcontext()",
+    ),
+    "all locks of a folder are one": ("FileLock(folder / name)", 'FileLock(folder / ".lock")'),
+    "a folder that cannot be made is not named": (
+        "    with writing_in(folder):\n        folder.mkdir",
+        "    if True:\n        folder.mkdir",
+    ),
+    "a file in the place of a folder is taken for a full disk": (
+        "except (FileExistsError, NotADirectoryError) as error:",
+        "except ZeroDivisionError as error:",
+    ),
     "what another run has written is not noticed": ('not in ("", self._known)', "is None"),
     "a run does not know what it has written itself": (
         "self._known = self._diary_sum()\n\n    def",

@@ -31,7 +31,7 @@ from courseware.runs.exam import ask_model, converse, measure, measure_thinking
 from courseware.runs.examples import write_examples
 from courseware.runs.recipe import FULL, QUICK, Material, Recipe, material, new_model
 from minigpt_lib.chat import ChatTokenizer
-from minigpt_lib.documents import locked
+from minigpt_lib.checkpoints import locked
 from minigpt_lib.model import MiniGPT
 from minigpt_lib.preferences import PreferenceDataset, make_pairs, sample_answers, train_dpo
 from minigpt_lib.reasoning import Question, train_grpo
