@@ -193,6 +193,16 @@ def test_a_trainer_does_not_add_to_what_another_has_written_in_the_meantime(tmp_
     assert losses(early.train()) == losses(before), "the run itself may be called again"
 
 
+def test_a_trainer_that_is_made_and_does_not_train_stops_no_other(tmp_path):
+    Trainer(tiny(), plan(steps=10), TOKENS, folder=tmp_path / "run").train()
+    options = {"folder": tmp_path / "run", "existing": "resume", "change": ["steps"]}
+    early, _ = (Trainer(tiny(), plan(), TOKENS, **options) for _ in range(2))
+
+    early.train()
+
+    assert [record["step"] for record in history_of(tmp_path / "run")] == [*range(1, 21)]
+
+
 def test_a_run_that_failed_can_be_called_again(tmp_path):
     def fail(record):
         if record["step"] == 7:
