@@ -26,11 +26,10 @@ from torch import Tensor
 from torch.nn import functional as F
 from tyro.conf import Positional
 
-from minigpt_lib.assistant import find_model
+from minigpt_lib.assistant import _open_model, find_model
 from minigpt_lib.baselines import evaluating
-from minigpt_lib.bpe import BPETokenizer
 from minigpt_lib.chat import ChatTokenizer, Dialog, answer_ids
-from minigpt_lib.generation import KVCache
+from minigpt_lib.generation import KVCache, _new_cache
 from minigpt_lib.model import MiniGPT
 from minigpt_lib.packing import deal
 from minigpt_lib.preferences import PolicyLearner
@@ -123,7 +122,7 @@ def _read_prompts(
         row[longest - len(prompt) :] = prompt
 
     device = model.embedding.weight.device
-    cache = KVCache(model.config, len(prompts), longest + room, device=device)
+    cache = _new_cache(model, len(prompts), longest + room)
     places = torch.arange(longest)
     positions = (places - padding[:, None]).clamp(min=0)
     mask = (places >= padding[:, None])[:, None, None]
@@ -195,12 +194,12 @@ def sample_groups(
 
     with evaluating(model):
         logits, padding, cache = _read_prompts(model, prompts, max_new_tokens)
-        going = torch.arange(N, device=device)  # the rows that have not ended
-        kept = groups.to(device)  # where each of them stands in cache, logits and padding
-        for t in range(max_new_tokens):
-            _keep_rows(cache, kept)
-            logits, padding = logits[kept], padding[kept]
+        rows = groups.to(device)  # each prompt is read once, and answered group_size times
+        _keep_rows(cache, rows)
+        logits, padding = logits[rows], padding[rows]
 
+        going = torch.arange(N, device=device)  # the rows that have not ended
+        for t in range(max_new_tokens):
             logs = logits.float().log_softmax(dim=-1)
             reached = logs.double().exp().cumsum(dim=-1)
             threshold = chances[going, t, None] * reached[:, -1:]
@@ -212,10 +211,9 @@ def sample_groups(
             kept = (~torch.isin(tokens, stops)).nonzero()[:, 0]
             if len(kept) == 0 or t == max_new_tokens - 1:
                 break
-            going = going[kept]
-            _keep_rows(cache, kept)
-            tokens, padding = tokens[kept], padding[kept]
-            kept = torch.arange(len(going), device=device)
+            if len(kept) < len(going):  # else the copy of the cache would be for nothing
+                _keep_rows(cache, kept)
+                going, tokens, padding = going[kept], tokens[kept], padding[kept]
 
             places = torch.arange(cache.length + 1, device=device)
             logits = model(
@@ -632,7 +630,7 @@ def _question_in(line: str) -> Question | None:
     try:
         row = json.loads(line)
         texts = [row["question"], row["answer"], row.get("system", "-")]
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
     if not all(isinstance(text, str) and text.strip() for text in texts):
         return None
@@ -650,7 +648,8 @@ def read_questions(path: str | Path) -> list[Question]:
     first line that is something else, and for a file without questions.
     """
     questions = []
-    for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), start=1):
+    lines = Path(path).read_text(encoding="utf-8-sig").split("\n")  # a text may hold U+2028
+    for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         question = _question_in(line)
@@ -699,14 +698,13 @@ def reasoning_main(argv: list[str] | None = None) -> None:
     except KeyboardInterrupt:
         print("stopped: the same command goes on from what was saved.", file=sys.stderr)
         raise SystemExit(130) from None  # 128 + 2, the number of Ctrl-C's signal
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RuntimeError) as error:  # the last: busy, or the loss has exploded
         raise SystemExit(f"{type(error).__name__}: {error}") from error
 
 
 def _train_and_compare(o: _Options) -> None:
     folder = find_model(o.model)
-    model = MiniGPT.from_pretrained(folder)
-    chat = ChatTokenizer(BPETokenizer.load(folder / "tokenizer.json"))
+    model, chat = _open_model(folder)
     questions = read_questions(o.questions)
     test = questions if o.test is None else read_questions(o.test)
     before, old = mean_reward(model, chat, test, max_new_tokens=o.max_new_tokens)

@@ -19,12 +19,17 @@ from tools import help_of
 from courseware import paths
 from courseware.checks.toy_groups import run_groups, toy_dialogs
 from courseware.checks.toy_pairs import eager, tiny, toy_chat
+from minigpt_lib.bpe import BPETokenizer, train_bpe
+from minigpt_lib.chat import FORMATS, ChatTokenizer
+from minigpt_lib.checkpoints import locked
+from minigpt_lib.model import GPTConfig, MiniGPT
 from minigpt_lib.reasoning import (
     Question,
     exact_reward,
     group_advantages,
     grpo_loss,
     pass_at_k,
+    read_questions,
     reasoning_main,
     sample_groups,
     token_log_probs,
@@ -397,6 +402,54 @@ def test_the_command_compares_answers_of_the_length_asked_for(tmp_path, monkeypa
     reasoning_main([*words, "--updates", "1", "--group-size", "2", "--max-new-tokens", "4"])
 
     assert lengths == [4, 4], "before and after the training"
+
+
+def test_a_folder_in_use_is_refused_in_one_line(tmp_path):
+    tiny().save_pretrained(tmp_path)
+    toy_chat.base.save(tmp_path / "tokenizer.json")
+    (tmp_path / "q.jsonl").write_text('{"question": "a", "answer": "b"}', encoding="utf-8")
+    words = [str(tmp_path / "q.jsonl"), str(tmp_path / "new"), "--model", str(tmp_path)]
+
+    with locked(tmp_path / "new" / "run"), pytest.raises(SystemExit) as ended:
+        reasoning_main([*words, "--updates", "1", "--group-size", "2", "--max-new-tokens", "4"])
+    assert "RuntimeError: another process is at work" in ended.value.code
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_the_command_trains_a_model_of_each_chat_format(tmp_path, form):
+    chat = ChatTokenizer(train_bpe("what is it?", 260), form)
+    model = MiniGPT(GPTConfig(chat.vocab_size, max_seq_len=64, n_embd=16, n_layer=1, n_head=2))
+    model.save_pretrained(tmp_path)
+    chat.base.save(tmp_path / "tokenizer.json")
+    (tmp_path / "q.jsonl").write_text('{"question": "a", "answer": "b"}', encoding="utf-8")
+    words = [str(tmp_path / "q.jsonl"), str(tmp_path / "new"), "--model", str(tmp_path)]
+
+    reasoning_main([*words, "--updates", "1", "--group-size", "2", "--max-new-tokens", "4"])
+
+    assert BPETokenizer.load(tmp_path / "new" / "tokenizer.json").ranks == chat.base.ranks
+    assert BPETokenizer.load(tmp_path / "new" / "tokenizer.json").vocab_size == chat.vocab_size
+
+
+@pytest.mark.parametrize("mark", ["\u2028", "\u2029", "\x85"])
+def test_a_question_may_hold_other_line_separators_and_its_file_a_byte_order_mark(tmp_path, mark):
+    row = json.dumps({"question": f"one{mark}two", "answer": "b"}, ensure_ascii=False)
+    (tmp_path / "q.jsonl").write_text(f"{row}\r\n\r\n{row}\r\n", encoding="utf-8-sig", newline="")
+
+    found = read_questions(tmp_path / "q.jsonl")
+
+    assert [question.dialog[0]["content"] for question in found] == [f"one{mark}two"] * 2
+
+
+def test_brackets_without_end_are_no_question(tmp_path):
+    (tmp_path / "q.jsonl").write_text("[" * 100_000, encoding="utf-8")
+    with pytest.raises(ValueError, match="line 1: expected"):
+        read_questions(tmp_path / "q.jsonl")
+
+
+def test_a_model_in_bfloat16_answers():
+    found = sample_groups(tiny().bfloat16(), toy_chat, toy_dialogs, 2, max_new_tokens=3)
+    assert found.logprobs.dtype == torch.float32
+    assert (found.logprobs[found.mask] < 0).all()
 
 
 def test_the_help_names_what_stands_where(capsys):

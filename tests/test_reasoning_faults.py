@@ -22,8 +22,13 @@ FAULTS = {
         "positions=(cache.length + 0 * padding)[:, None]",
     ),
     "the cache keeps the rows that have ended": (
-        "            going = going[kept]\n            _keep_rows(cache, kept)",
-        "            going = going[kept]\n            _keep_rows(cache, torch.arange(len(kept), device=device))",
+        "                _keep_rows(cache, kept)\n",
+        "                _keep_rows(cache, torch.arange(len(kept), device=device))\n",
+    ),
+    "the cache keeps the prompts alone": ("        _keep_rows(cache, rows)\n", ""),
+    "the draws of a row that has ended go to its neighbour": (
+        "going, tokens, padding = going[kept], tokens[kept], padding[kept]",
+        "going, tokens, padding = going[: len(kept)], tokens[kept], padding[kept]",
     ),
     "only the end of a turn ends an answer": (
         "stops = torch.tensor(sorted(chat.base.special_tokens.values()), device=device)",
