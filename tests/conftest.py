@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +12,7 @@ import hypothesis
 import nbformat
 import pytest
 from filelock import FileLock
+from handlers import keeping_signals
 
 from courseware import paths
 from courseware.site import site
@@ -66,24 +65,6 @@ def signals_as_before():
     """Fail the test that leaves another handler for Ctrl-C or SIGTERM: a later one would suffer from it."""
     with keeping_signals():
         yield
-
-
-@contextlib.contextmanager
-def keeping_signals():
-    """Put the handlers for Ctrl-C and SIGTERM back, and fail if there was need to."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    yield
-    changed = {n: signal.getsignal(n) for n in before if signal.getsignal(n) is not before[n]}
-    for number in changed:
-        signal.signal(number, before[number])
-
-    # Where the tests were started with Ctrl-C ignored, nbclient leaves Python's own handler.
-    if (
-        before[signal.SIGINT] == signal.SIG_IGN
-        and changed.get(signal.SIGINT) == signal.default_int_handler
-    ):
-        del changed[signal.SIGINT]
-    assert not changed, f"the test leaves other handlers: {changed}"
 
 
 @pytest.fixture(scope="session")

@@ -7,13 +7,12 @@ import json
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 from types import SimpleNamespace
 
 import pytest
-from conftest import ASCII, keeping_signals
+from conftest import ASCII
 
 from courseware import dashboard, paths, progress
 from courseware.exercises import exercises_of, registry
@@ -402,19 +401,3 @@ def test_make_help_lists_the_targets():
 
     names = [line.split()[0] for line in done.stdout.splitlines()]
     assert {"lab", "test", "book", "course", "progress", "reset", "bench", "verify"} <= set(names)
-
-
-# ---------------------------------------------------------------- the tests themselves
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_test_that_leaves_another_handler_of_a_signal_fails(number):
-    before = signal.getsignal(number)
-
-    with pytest.raises(AssertionError, match=number.name), keeping_signals():
-        signal.signal(number, signal.SIG_IGN)
-    assert signal.getsignal(number) is before
-
-    with keeping_signals():
-        signal.signal(number, signal.SIG_IGN)
-        signal.signal(number, before)

@@ -8,18 +8,19 @@ import io
 import json
 import runpy
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
 import time
 import warnings
 from collections import defaultdict
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from unittest import mock
 
 import pytest
+from handlers import handlers_put_back
 from mutation import mutate
 
 from courseware import paths
@@ -47,26 +48,25 @@ def _prover(number: str) -> tuple[dict[str, str], prove.Prover]:
 
 
 @contextlib.contextmanager
-def _restored(job: dict):
-    """Bring back the installed modules that a job's candidates take the place of, and the handlers of Ctrl-C."""
+def _restored(job: dict) -> Iterator[None]:
+    """Bring back, however the block ends, the handlers of Ctrl-C and the modules that candidates replaced."""
     package = importlib.import_module("minigpt_lib")
     names = [module["name"] for module in job["modules"]]
     leaves = [name.rpartition(".")[2] for name in names]
     modules = {name: sys.modules.get(name) for name in names}
     attributes = {leaf: vars(package).get(leaf) for leaf in leaves}
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    yield
-
-    for number, handler in handlers.items():
-        signal.signal(number, handler)  # a fault may have left another one
-    for name, module in modules.items():
-        sys.modules.pop(name, None)
-        if module is not None:
-            sys.modules[name] = module
-    for leaf, attribute in attributes.items():
-        vars(package).pop(leaf, None)
-        if attribute is not None:
-            setattr(package, leaf, attribute)
+    try:
+        with handlers_put_back():  # a fault may leave another one
+            yield
+    finally:
+        for name, module in modules.items():
+            sys.modules.pop(name, None)
+            if module is not None:
+                sys.modules[name] = module
+        for leaf, attribute in attributes.items():
+            vars(package).pop(leaf, None)
+            if attribute is not None:
+                setattr(package, leaf, attribute)
 
 
 def survives(number: str, folder: Path, before: str = "", after: str = "", check: str = "") -> bool:
