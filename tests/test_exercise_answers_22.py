@@ -44,6 +44,15 @@ def codes_by_nearest(w, n_bits):
     return distance.argmin(-1).to(torch.uint8), scale, low
 
 
+def codes_by_clip(w, n_bits, steps):
+    """Cut off the codes that do not fit."""
+    rows = w.numpy()
+    low = rows.min(axis=1, keepdims=True)
+    scale = (rows.max(axis=1, keepdims=True) - low) / np.float32(steps)
+    codes = np.clip(np.rint((rows - low) / scale), 0, 2**n_bits - 1).astype(np.uint8)
+    return tuple(map(torch.from_numpy, (codes, scale, low)))
+
+
 def lookup_by_scores(ids, n, longest):
     """Give each earlier place the number of ids that agree with the end."""
     best, found = 0, None
@@ -96,6 +105,8 @@ ANSWERS = [
     ("codes_from_low", codes_by_nearest, ""),
     ("codes_from_low", lambda w, b: codes_by_minmax(w, b, steps=2**b), "one step too many"),
     ("codes_from_low", lambda w, b: codes_by_minmax(w, b, steps=2 ** (b - 1) - 1), "symmetric steps"),
+    ("codes_from_low", lambda w, b: codes_by_clip(w, b, steps=2**b - 1), ""),
+    ("codes_from_low", lambda w, b: codes_by_clip(w, b, steps=2**b), "clamped, but one step too many"),
     ("look_up", lookup_by_scores, ""),
     ("look_up", lookup_by_text, ""),
     ("look_up", lambda *a: lookup_by_text(*a, find=str.find), "the first occurrence"),

@@ -80,6 +80,8 @@ CODES_FROM_LOW = Exercise(
     mistakes=(
         Mistake("one step too many", "With 2^b steps the largest weight gets the code 2^b, which does not fit: with 8 bits it wraps around to 0. Between 2^b codes there are 2^b - 1 steps.",
                 edit=("2**n_bits - 1", "2**n_bits"), look=BREAK_BITS),
+        Mistake("clamped, but one step too many", "The codes fit now, but there are still 2^b steps, one more than lie between 2^b codes. So the largest weight comes back a whole step too low. Change the scale, and there is nothing left to clamp.",
+                edit=(("2**n_bits - 1", "2**n_bits"), (".round()", ".round().clamp(max=2**n_bits - 1)")), look=BREAK_BITS),
         Mistake("cut off, not rounded", "`.to(torch.uint8)` cuts the fraction off, so nearly every weight comes back too small. Round first.",
                 edit=(".round()", ""), look=HAND),
         Mistake("rounded up", "You round up, so nearly every weight comes back too large. Round to the nearest.",
