@@ -48,6 +48,18 @@ def test_a_cell_of_a_notebook_has_a_source_too():
     assert shown == "def method(self):\n    return 'as it is'"
 
 
+def test_what_only_the_type_checker_reads_is_left_out():
+    class Checked:
+        @staticmethod
+        # pyrefly: ignore[bad-override]  a reason
+        def third() -> str:
+            return "# pyrefly: ignore"
+
+    assert source_of(Checked.third) == (
+        '@staticmethod\ndef third() -> str:\n    return "# pyrefly: ignore"'
+    )
+
+
 def test_code_is_displayed_as_markdown_and_as_plain_text(monkeypatch):
     shown = []
     monkeypatch.setattr("IPython.display.display", lambda data, raw: shown.append((data, raw)))

@@ -7,6 +7,8 @@ import textwrap
 from collections.abc import Callable
 from typing import Any
 
+_FOR_THE_CHECKER = "# pyrefly: ignore"
+
 
 def excerpt(*functions: Callable[..., Any]) -> None:
     """Display the source of functions or methods, one below the other, with Python's colours.
@@ -22,6 +24,8 @@ def excerpt(*functions: Callable[..., Any]) -> None:
 def source_of(*functions: Callable[..., Any]) -> str:
     """Return the source of functions or methods, at the left margin, with a blank line between two.
 
+    Lines that only tell the type checker what to overlook are left out.
+
     Raises ValueError if none is given, or if one has no source in Python.
     """
     if not functions:
@@ -31,9 +35,10 @@ def source_of(*functions: Callable[..., Any]) -> str:
 
 def _source(function: Callable[..., Any]) -> str:
     try:
-        lines = inspect.getsource(function)
+        source = inspect.getsource(function)
     except (OSError, TypeError) as error:
         raise ValueError(
             f"{function!r} has no source to show: expected a function or method written in Python"
         ) from error
-    return textwrap.dedent(lines).rstrip()
+    lines = textwrap.dedent(source).rstrip().split("\n")
+    return "\n".join(line for line in lines if not line.lstrip().startswith(_FOR_THE_CHECKER))
