@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import operator
+
 import numpy as np
 import pytest
 import torch
@@ -84,10 +86,16 @@ def keep_by_where(p, q, guess, luck):
 
 
 def keep_by_lists(
-    p, q, guess, luck, ratio=lambda p, q: min(1.0, p / q), left=lambda p, q: max(0.0, p - q)
+    p,
+    q,
+    guess,
+    luck,
+    ratio=lambda p, q: min(1.0, p / q),
+    left=lambda p, q: max(0.0, p - q),
+    below=operator.lt,
 ):
     p, q = p.tolist(), q.tolist()
-    if luck < ratio(p[guess], q[guess]):
+    if below(luck, ratio(p[guess], q[guess])):
         return torch.tensor([1.0 if i == guess else 0.0 for i in range(len(p))])
     rest = [left(a, b) for a, b in zip(p, q)]
     return torch.tensor([r / sum(rest) for r in rest])
@@ -117,6 +125,7 @@ ANSWERS = [
     ("keep_or_correct", lambda *a: keep_by_lists(*a, left=lambda p, q: p), "drawn from p again"),
     ("keep_or_correct", lambda *a: keep_by_lists(*a, left=lambda p, q: abs(p - q)), "the size of the difference"),
     ("keep_or_correct", lambda *a: keep_by_lists(*a, ratio=lambda p, q: p), "accepted by p alone"),
+    ("keep_or_correct", lambda *a: keep_by_lists(*a, below=operator.le), "at most, not below"),
     ("keep_or_correct", lambda *a: keep_by_lists(*a, ratio=lambda p, q: p, left=lambda p, q: p),
      "two things at once: drawn from p again, and accepted by p alone"),
 ]  # fmt: skip

@@ -189,6 +189,8 @@ KEEP = Exercise(
                 edit=(_IF, "guess == int(p.argmax())")),
         Mistake("turned around", "You accept where you should reject: luck must be *below* the quotient.",
                 edit=(_IF, "luck >= p[guess] / q[guess]")),
+        Mistake("at most, not below", "You accept a luck that equals the quotient. luck can be 0, and so can p of the guess: a token that the model rules out would be kept. luck must be *below* the quotient.",
+                edit=(_IF, "luck <= p[guess] / q[guess]")),
         Mistake("what q has too much of", "You kept what q has too much of. What is missing is p - q.",
                 edit=("(p - q)", "(q - p)")),
         Mistake("the size of the difference", "You took the size of the difference. Where q is larger nothing is left: clamp(min=0).",
