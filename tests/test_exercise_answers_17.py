@@ -34,6 +34,12 @@ def attended_by_copies(q, k, v, copies=torch.Tensor.repeat_interleave):
     return (weights.unsqueeze(-1) * v).sum(2)
 
 
+def attended_in_turn(q, k, v):
+    """Cut the query heads the other way round, and never turn them back."""
+    rows = q.view(len(q), -1, k.shape[1], q.shape[-1]).transpose(1, 2)
+    return F.scaled_dot_product_attention(rows, k, v).reshape(q.shape)
+
+
 def attended_to_newest(q, k, v):
     return v[:, :, -1].repeat_interleave(q.shape[1] // k.shape[1], dim=1)
 
@@ -129,6 +135,11 @@ def mixed_without_sharing(scores, results, top_k):
     return sum(shares[:, i, None] * results[chosen[:, i], range(len(scores))] for i in range(top_k))
 
 
+def mixed_evenly(scores, results, top_k):
+    chosen = scores.topk(top_k).indices
+    return results[chosen, torch.arange(len(scores))[:, None]].mean(dim=1)
+
+
 ANSWERS = [
     ("attend_one", attended_by_head, ""),
     ("attend_one", attended_by_torch, ""),
@@ -136,6 +147,7 @@ ANSWERS = [
     ("attend_one", lambda q, k, v: attended_by_copies(q, k, v, lambda x, R, d: x.repeat(1, R, 1, 1)),
      "key heads in turn"),
     ("attend_one", lambda *a: attended_by_head(*a, owner=lambda h, R, G: h % G), "key heads in turn"),
+    ("attend_one", attended_in_turn, "key heads in turn, and another order"),
     ("attend_one", lambda *a: attended_by_head(*a, scale=lambda D: D), "divided by D"),
     ("attend_one", lambda q, k, v: attended_by_torch(q, k, k), "values of the keys"),
     ("attend_one", attended_to_newest, "wrong value"),
@@ -167,7 +179,8 @@ ANSWERS = [
     ("mixed", lambda *a: mixed_by_tokens(*a, key=torch.sigmoid), "a sigmoid for each expert"),
     ("mixed", lambda *a: mixed_by_tokens(*a, key=lambda s: s), "the scores as they are"),
     ("mixed", lambda s, r, k: mixed_by_masking(-s, r, k), "the sign turned"),
-    ("mixed", mixed_without_sharing, "wrong value"),
+    ("mixed", mixed_without_sharing, "shares that do not add up to 1"),
+    ("mixed", mixed_evenly, "wrong value"),
 ]  # fmt: skip
 
 

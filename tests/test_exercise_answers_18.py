@@ -84,6 +84,13 @@ def reshard_until_empty(shards, world):
     return new
 
 
+def reshard_in_strides(shards, world):
+    """Cut as one usually cuts a list; without any numbers the stride is 0, which range refuses."""
+    numbers = [number for shard in shards for number in shard]
+    size = -(-len(numbers) // world)
+    return [numbers[i : i + size] for i in range(0, len(numbers), size)]
+
+
 def cut_while_numbers_are_left(shards, world):
     numbers = sum(shards, [])
     size = len(numbers) // world or 1
@@ -152,6 +159,7 @@ ANSWERS = [
     ("reshard", lambda *a: [torch.tensor(part) for part in reshard_by_tensor(*a)], "wrong type"),
     ("reshard", reshard_by_numpy, "as even as can be"),
     ("reshard", reshard_until_empty, "ranks without numbers left out"),
+    ("reshard", reshard_in_strides, "ranks without numbers left out"),
     ("reshard", lambda shards, world: reshard_by_tensor([sorted(set(sum(shards, [])))], world), "wrong value"),
     ("reshard", lambda shards, world: shards if len(shards) == world else reshard_one_by_one(shards, world),
      "wrong length"),
