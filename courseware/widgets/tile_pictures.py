@@ -12,7 +12,8 @@ def shared_heads() -> None:
     for row, (n_kv_head, name) in enumerate(kinds):
         top = 6 + 90 * row
         d.text(8, top + 22, name, anchor="start", size=15, bold=True)
-        d.text(8, top + 62, f"{n_kv_head} of keys", anchor="start", size=14)
+        heads = "key heads" if n_kv_head > 1 else "key head"
+        d.text(8, top + 62, f"{n_kv_head} {heads}", anchor="start", size=14)
         for head in range(4):
             left = 120 + 80 * head
             d.box(left, top, 66, 30, f"query {head}", "query", size=13)
