@@ -82,3 +82,13 @@ def test_drawings_fit_on_a_phone_and_say_what_they_show(draw, monkeypatch):
     ((html, alt),) = shown
     assert "max-width:440px" in html
     assert len(alt) > 60
+
+
+def test_rows_of_heads_are_counted_in_words_that_one_would_say(monkeypatch):
+    shown = []
+    monkeypatch.setattr(
+        "courseware.widgets.drawings.show_figure", lambda html, alt: shown.append(html)
+    )
+    tile_pictures.shared_heads()
+    for words in ("4 key heads", "2 key heads", "1 key head<"):
+        assert f">{words}" in shown[0], words
