@@ -24,9 +24,11 @@ def head_from_the_library(x, w_q, w_k, w_v, positions, base=10000.0, turned=(Tru
     return scaled_dot_product_attention(q, k, v, is_causal=True)[:, 0]
 
 
-def head_in_complex(x, w_q, w_k, w_v, positions, base=10000.0, scale=0.5, neighbours=False):
+def head_in_complex(
+    x, w_q, w_k, w_v, positions, base=10000.0, scale=0.5, neighbours=False, width=None
+):
     D = w_q.shape[1]
-    turn = torch.exp(1j * positions[:, None] / base ** (torch.arange(D // 2) * 2 / D))
+    turn = torch.exp(1j * positions[:, None] / base ** (torch.arange(D // 2) * 2 / (width or D)))
 
     def numbers(heads):
         if neighbours:
@@ -179,6 +181,7 @@ ANSWERS = [
     ("rotary_head", lambda *a: -head_in_complex(*a), "wrong value"),
     ("rotary_head", lambda *a: head_in_complex(*a, neighbours=True), "neighbours are paired"),
     ("rotary_head", lambda *a: head_in_complex(*a, scale=0), "the square root is missing"),
+    ("rotary_head", lambda *a: head_in_complex(*a, width=a[0].shape[-1]), "the width of x in the exponent"),
     ("rotary_head", lambda *a: head_by_distance(*a, causal=False), "the mask is missing"),
     ("rotary_head", lambda x, q, k, v, at, base=1e4: head_from_the_library(x, q, k, v, at, base, (True,) * 3),
      "the values are turned too"),
@@ -239,6 +242,7 @@ ANSWERS = [
      "the values are turned too"),
     ("write_along", lambda *a: attended_from_scratch(*a, query=lambda t: t + 1), "the query is one place too far"),
     ("write_along", lambda *a: attended_from_scratch(*a, key=lambda j: 0), "only the query knows its place"),
+    ("write_along", lambda *a: attended_from_scratch(*a, query=lambda t: 0), "only the keys know their places"),
     ("write_along", lambda *a: attended_at_once(*a, apart=2, scale=1),
      "two things at once: places two apart, and the √d is missing"),
     ("write_along", lambda q, k, v, turn: attended_at_once(q, k, v, lambda x, at: x, scale=1),

@@ -38,6 +38,11 @@ def rms_norm_by_length(x, weight, eps=1e-5, wide=torch.float32, mean=True, root=
     return (y / (size + eps) ** root * weight).to(x.dtype)
 
 
+def rms_norm_widened_late(x, weight, eps=1e-5):
+    mean_square = x.square().mean(-1, keepdim=True).float()
+    return (x.float() / (mean_square + eps).sqrt() * weight.float()).to(x.dtype)
+
+
 def rms_norm_by_einsum(x, weight, eps=1e-5):
     y = x.to(torch.float64)
     scale = (torch.einsum("...c,...c->...", y, y) / y.shape[-1] + eps) ** -0.5
@@ -110,6 +115,7 @@ ANSWERS = [
     ("rms_norm", rms_norm_by_length, ""),
     ("rms_norm", rms_norm_by_einsum, ""),
     ("rms_norm", lambda *a: rms_norm_by_length(*a, wide=a[0].dtype), "statistics in half precision"),
+    ("rms_norm", rms_norm_widened_late, "statistics in half precision"),
     ("rms_norm", lambda *a: rms_norm_by_length(*a, root=1), "the root is forgotten"),
     ("rms_norm", rms_norm_of_llama, ""),
     ("rms_norm", lambda x, w, e=1e-5: F.layer_norm(x, w.shape, w, None, e), "the mean is removed"),

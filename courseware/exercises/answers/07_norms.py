@@ -91,7 +91,8 @@ RMS_NORM = Exercise(
     look=RMS,
     mistakes=(
         Mistake("statistics in half precision", "In float16 the square of 300 is infinite and the whole vector becomes 0. Compute in float32, and narrow the result.",
-                edit=(("x.float()", "x"), ("weight.float()", "weight")), look=HALF),
+                edit=(("x.float()", "x"), ("weight.float()", "weight")),
+                also=(("wide.square().mean(dim=-1, keepdim=True)", "x.square().mean(dim=-1, keepdim=True).float()"),), look=HALF),
         Mistake("the result stays wide", "The values are right, but a float16 input came back as float32. Return x's own dtype.",
                 edit=(".to(x.dtype)", ""), look=HALF),
         Mistake("the mean is removed", "You subtracted the mean: that is LayerNorm. RMSNorm keeps the direction of the vector and changes only its length.",

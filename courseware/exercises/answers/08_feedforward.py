@@ -36,6 +36,8 @@ GELU_TANH = Exercise(
                 edit=("x**3", "x**2")),
         Mistake("the root is missing", "The factor sqrt(2 / pi) = 0.79788 before the bracket is missing.",
                 edit=("math.sqrt(2 / math.pi) *", "")),
+        Mistake("the root multiplies x alone", "Your root multiplies x, but not the cube behind it. Put the sum in brackets: sqrt(2 / pi) * (x + 0.044715 * x**3).",
+                edit=("* (x + 0.044715 * x**3)", "* x + 0.044715 * x**3")),
         Mistake("2 / pi without the root", "You multiplied by 2 / pi = 0.6366. Take its root, 0.79788.",
                 edit=("math.sqrt(2 / math.pi)", "2 / math.pi")),
         Mistake("the root of 2 alone", "You divided the root of 2 by pi, 0.4502. Take the root of the whole fraction 2 / pi, 0.79788.",
@@ -53,6 +55,7 @@ GELU_TANH = Exercise(
 def _probe_swiglu(answer):
     one = torch.ones(1, 1)
     yield "one channel, weights 1, 2 and 3, x = 1", answer(one, one, 2 * one, 3 * one)
+    yield "one channel, weights 2, 3 and 5, x = 1", answer(one, 2 * one, 3 * one, 5 * one)
 
     draw = normal(8)
     gate, up = draw(2, 5, 3)
@@ -73,6 +76,8 @@ SWIGLU = Exercise(
                 edit=("opened =", "gate, up = up, gate\nopened ="), look='chapter 8, "Break it: gate and up swapped"'),
         Mistake("sigmoid instead of silu", "Your gate is sigmoid(z), as in the first gated units. SwiGLU multiplies by z once more: z * sigmoid(z).",
                 edit=("(opened * torch", "(torch")),
+        Mistake("x times the sigmoid", "You multiplied the sigmoid by x itself. SiLU multiplies it by its own input, z = x @ gate.T: z * sigmoid(z).",
+                edit=("(opened * torch", "(x * torch")),
         Mistake("no SiLU on the gate", "You multiplied the gate as it is. Put it through SiLU first: z * sigmoid(z).",
                 edit=("* torch.sigmoid(opened)", "")),
         Mistake("GELU in the gate", "With GELU in the gate it is GEGLU, a relative. SwiGLU has SiLU there: z * sigmoid(z).",

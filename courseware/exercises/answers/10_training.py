@@ -86,7 +86,7 @@ RATE = Exercise(
         "After it, progress = (update - warmup_steps) / (total_steps - 1 - warmup_steps) goes from 0 to 1, and the share is "
         "floor + (1 - floor) * (1 + cos(pi * progress)) / 2.",
     ),
-    explanation="Three fences with posts: the first update is number 1 of the warm-up, the last is number total_steps - 1 from 0, and all micro-batches of an update share its rate.",
+    explanation="There are three chances to be off by one: the first update has 1 / warmup_steps of the rate and not 0, the last one is number total_steps - 1, and a micro-batch has the rate of the update it belongs to.",
     look='chapter 10, "A learning rate that warms up and cools down"',
     mistakes=(
         Mistake("micro-steps", "You counted micro-batches. With 4 per update your schedule is over after a quarter of the run.",
