@@ -84,6 +84,15 @@ def test_a_line_that_does_not_hold_a_run_is_named(tmp_path):
         ledger.load(path)
 
 
+def test_the_report_names_the_best_and_the_worst_model_in_words():
+    report = ledger.report(planted_runs({"rope": -0.1, "sinusoidal": 0.1}, noise=0.01))
+
+    best, worst = report.splitlines()[-1].split(". Worst: ")
+    assert best.startswith("Best: rope · ") and worst.startswith("sinusoidal · ")
+    for name in (best, worst):
+        assert name.split(", ")[0].endswith((" · tied", " · untied")), name
+
+
 def test_the_ledger_of_the_course_is_complete():
     runs = ledger.load()
 

@@ -144,7 +144,8 @@ def report(runs: Sequence[Run]) -> str:
     """Return the ledger as Markdown: a table of effects, the noise between seeds, the best and the worst model."""
     spread, freedom = seed_spread(runs)
     lines = [
-        "| choice | level | mean loss | against the first level, with 95 % interval | verdict | minutes a run |",
+        "| choice | level | mean loss | difference from the first level, with 95 % interval | verdict "
+        "| minutes per run |",
         "|---|---|--:|--:|---|--:|",
     ]
     for e in effects(runs):
@@ -158,8 +159,8 @@ def report(runs: Sequence[Run]) -> str:
     best, worst = ranked[0], ranked[-1]
     lines += [
         "",
-        f"{len(runs)} runs of {len(cells)} models. The loss of the same model varies from seed to seed by "
-        f"{spread:.4f} nats (standard deviation, {freedom} degrees of freedom).",
+        f"{len(runs)} runs of {len(cells)} models. From seed to seed, the loss of the same model has a "
+        f"standard deviation of {spread:.4f} nats ({freedom} degrees of freedom).",
         "",
         f"Best: {_name(best[1])}, {best[0]:.4f}. Worst: {_name(worst[1])}, {worst[0]:.4f}.",
     ]
@@ -167,7 +168,8 @@ def report(runs: Sequence[Run]) -> str:
 
 
 def _name(levels: Sequence[str | bool]) -> str:
-    return " · ".join(str(level) for level in levels)
+    words = {True: "tied", False: "untied"}  # of tie_weights, the only factor that is a switch
+    return " · ".join(words[level] if isinstance(level, bool) else level for level in levels)
 
 
 def figure(runs: Sequence[Run]) -> Figure:
