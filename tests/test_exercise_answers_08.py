@@ -91,6 +91,7 @@ ANSWERS = [
     ("swiglu", lambda x, g, u, d: (F.silu(x @ u.T) * (x @ g.T)) @ d.T, "gate and up swapped"),
     ("swiglu", lambda x, g, u, d: F.linear(torch.sigmoid(F.linear(x, g)) * x * F.linear(x, u), d),
      "x times the sigmoid"),
+    ("swiglu", lambda x, g, u, d: (F.silu(torch.mm(x, g.T)) * torch.mm(x, u.T)) @ d.T, "raised"),
     ("swiglu", lambda *a: swiglu_by_einsum(*a, act=lambda z: F.gelu(z, approximate="tanh")), "GELU in the gate"),
     ("swiglu", lambda *a: swiglu_by_einsum(*a, act=F.elu), "wrong value"),
     ("swiglu", lambda x, g, u, d: (F.silu(x @ g) * (x @ u)) @ d, "the matrices are not transposed"),

@@ -55,9 +55,10 @@ GELU_TANH = Exercise(
 def _probe_swiglu(answer):
     one = torch.ones(1, 1)
     yield "one channel, weights 1, 2 and 3, x = 1", answer(one, one, 2 * one, 3 * one)
-    yield "one channel, weights 2, 3 and 5, x = 1", answer(one, 2 * one, 3 * one, 5 * one)
 
     draw = normal(8)
+    yield "4 tokens, C = 3, hidden = 3", answer(draw(4, 3), *draw(3, 3, 3))
+
     gate, up = draw(2, 5, 3)
     yield "2 texts of 4 tokens, C = 3, hidden = 5", answer(draw(2, 4, 3), gate, up, draw(3, 5))
 
