@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 
+import nbformat
 import pytest
 
+from courseware import paths
 from courseware.material import people
 from courseware.runs.recipe import QUICK, material
 from minigpt_lib.chat import fault_of
@@ -349,3 +352,29 @@ def test_the_parts_of_the_material_match():
     end = stuff.tokenizer.special_tokens["<|endoftext|>"]
     first = stuff.tokens[: (stuff.tokens == end).nonzero()[0, 0]]
     assert stuff.tokenizer.decode(first) in set(people.documents(stuff.people, 1, seed=1))
+
+
+def test_chapter_14_says_how_often_each_fact_is_asked():
+    stuff = material(QUICK)
+    asked = Counter(question for question, _ in exchanges_in(stuff.dialogs))
+    chapter = nbformat.read(paths.CODE / "notebooks" / "14_sft.ipynb", as_version=4)
+    text = "\n".join(cell.source for cell in chapter.cells)
+    (times,) = re.findall(r"\| facts about people .* \| each fact (\w+) \|", text)
+    (steps,) = re.findall(r"\| in which city each of them works.* \| (\w+): ", text)
+
+    for person in stuff.asked:
+        for fact in people.FACTS:
+            wordings = [wording.format(n=person.name) for wording in people.ASKED[fact]]
+            assert sum(asked[question] for question in wordings) == {"once": 1, "twice": 2}[times]
+        wordings = [wording.format(n=person.name) for wording in people.ASKED["seat"]]
+        assert sum(asked[question] for question in wordings) == {"once": 1, "twice": 2}[steps]
+
+
+def test_the_only_questions_that_are_read_are_those_of_the_small_talk():
+    read = list(people.documents(EVERYBODY, 1))
+    with_questions = {text for text in read if "?" in text}
+    talk = {"\n".join(message["content"] for message in dialog) for dialog in people.small_talk()}
+
+    assert with_questions, "chapter 14 says that there are some"
+    assert with_questions <= talk
+    assert not [text for text in read if people.UNKNOWN in text]

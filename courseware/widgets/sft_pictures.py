@@ -37,7 +37,7 @@ def padded_and_packed(lengths: list[int], rows: list[list[int]], block_size: int
     d.show(
         alt=f"{len(lengths)} dialogs of {', '.join(map(str, lengths))} tokens. Padded, each has a row of {block_size} "
         f"places. Packed, they fill {len(rows)} rows.",
-        caption=f"{sum(lengths)} tokens in {places[0]} places, and in {places[1]}.",
+        caption=f"{sum(lengths)} tokens take {places[0]} places when padded, and {places[1]} when packed.",
     )
 
 
