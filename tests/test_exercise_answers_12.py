@@ -105,6 +105,18 @@ def plan_of_inputs(n, block, stride, new=plan_by_sets):
     return [(b, [t - 1 for t in counted]) for b, counted in new(n, block, stride)]
 
 
+def plan_of_tokens_read(n, block, stride):
+    """Windows of `block` tokens in all, with the last target among them, as in Hugging Face's manual."""
+    begins = sorted({*range(0, n - block, stride), max(0, n - block)})
+    seen = {0}
+    plan = []
+    for begin in begins:
+        new = [t for t in range(begin, min(begin + block, n)) if t not in seen]
+        seen.update(new)
+        plan.append((begin, new))
+    return plan
+
+
 def score_by_cross_entropy(logits, ids, n_prompt):
     return -F.cross_entropy(logits[n_prompt - 1 : -1].double(), ids[n_prompt:])
 
@@ -225,6 +237,7 @@ ANSWERS = [
     ("window_plan", plan_of_full_windows, "the tail is left out"),
     ("window_plan", plan_with_overlaps, "the overlap counted twice"),
     ("window_plan", plan_of_inputs, "inputs instead of targets"),
+    ("window_plan", plan_of_tokens_read, "the token after the window left out"),
     ("window_plan", lambda *a: plan_of_inputs(*a, new=plan_of_full_windows),
      "two things at once: the tail is left out, and inputs instead of targets"),
     ("answer_score", score_by_cross_entropy, ""),
