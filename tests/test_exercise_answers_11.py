@@ -168,6 +168,13 @@ def pad_with_torch(prompts, pad, side="left", least=0, by_id=False):
     return ids, mask, positions
 
 
+def pad_by_id(prompts, pad):
+    """Mask and positions from the ids."""
+    ids, _, _ = pad_with_tensors(prompts, pad)
+    mask = ids != pad
+    return ids, mask, (mask.cumsum(1) - 1).clamp(min=0)
+
+
 def pad_as_transformers(prompts, pad):
     """The positions of Hugging Face's generate: 1 where the mask is 0."""
     ids, mask, _ = pad_with_tensors(prompts, pad)
@@ -301,6 +308,7 @@ ANSWERS = [
     ("pad_left", lambda *a: pad_with_torch(*a, side="right"), "padded on the right"),
     ("pad_left", lambda *a: pad_with_torch(*a, least=-1), "negative positions"),
     ("pad_left", lambda *a: pad_with_torch(*a, by_id=True), "hidden by its id"),
+    ("pad_left", pad_by_id, "hidden by its id"),
     ("pad_left", pad_as_transformers,
      "two things at once: a mask of 0 and 1, and padding at position 1"),
     ("beam_step", beam_by_sorting, ""),

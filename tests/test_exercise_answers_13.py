@@ -212,6 +212,8 @@ ANSWERS = [
     ("sort_documents", lambda rows, low, most: sorted_in_rounds(rows, low, most - 1), "exactly as long is too long"),
     ("sort_documents", lambda rows, low, n: sorted_in_rounds(rows, low, n, low=lambda s: not s or s < low),
      "a score of 0 taken for none"),
+    ("sort_documents", lambda rows, low, n: sorted_in_rounds(rows, low, n, low=lambda s: low > 0 and (s or 0) < low),
+     "no score taken for 0"),
     ("sort_documents", lambda *a: sorted_in_rounds(*a, size=lambda t: len(t.encode()), all_keys=False),
      "two things at once: bytes instead of characters, and keys without rows are missing"),
     ("pack_documents", packed_by_dataset, ""),

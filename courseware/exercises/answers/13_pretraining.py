@@ -100,6 +100,8 @@ SORT = Exercise(
                 edit=("< min_score", "<= min_score")),
         Mistake("a score of 0 taken for none", "`not score` is true for None and for 0.0. A score of 0 is a score: test `score is None`.",
                 edit=("score is None", "not score")),
+        Mistake("no score taken for 0", "You take a missing score for 0, so where the lowest score is 0 such a page stays, as in the chapter. Here a page without a score goes, whatever the limit.",
+                edit=("score is None or score < min_score", "(score or 0) < min_score")),
         Mistake("every reason counted", "A row with two faults is counted twice, so your counts add up to more than the rows. Only the first reason counts.",
                 edit=("counts[reason] += 1", 'counts[reason] += 1\ncounts["too long"] += reason == "empty" and len(text or "") > max_chars\ncounts["low score"] += reason in ("empty", "too long") and (score is None or score < min_score)')),
         Mistake("the score before the length", "What is kept is right, but a page that is too long and has a low score counts as too long: length is tested before the score.",
