@@ -12,6 +12,9 @@ import pytest
 import torch
 from tools import judged
 
+from courseware.exercises import find
+from courseware.exercises.engine import judge
+
 
 def loops(scale=lambda size, width: math.sqrt(width), keys=True, allowed=lambda i, j: j <= i):
     """Attention with Python loops, one head at a time."""
@@ -229,7 +232,14 @@ def codec_from_one(text):
 
 
 def mlp_of_functions(
-    train_ids, val_ids, vocab_size, steps=400, shift=1, ending=lambda x: x, report=lambda x: x
+    train_ids,
+    val_ids,
+    vocab_size,
+    steps=400,
+    shift=1,
+    ending=lambda x: x,
+    report=lambda x: x,
+    zeroed=True,
 ):
     """Train a model that is a plain function, with batches of positions drawn by Python, and a batched loss."""
     functional = torch.nn.functional
@@ -243,7 +253,8 @@ def mlp_of_functions(
     optimizer = torch.optim.Adam(parameters, lr=1e-2)
     for _ in range(steps):
         i = torch.tensor(random.sample(range(len(train_ids) - 1), 512))
-        optimizer.zero_grad()
+        if zeroed:
+            optimizer.zero_grad()
         functional.cross_entropy(model(train_ids[i]), train_ids[i + shift]).backward()
         optimizer.step()
 
@@ -324,3 +335,9 @@ ANSWERS = [
 @pytest.mark.parametrize(("name", "answer", "diagnosis"), ANSWERS)
 def test_answers_of_others(name, answer, diagnosis):
     judged(name, answer, diagnosis)
+
+
+def test_gradients_that_pile_up_are_among_the_causes_of_a_model_that_did_not_learn():
+    verdict = judge(find("mlp_bigram"), lambda *a: mlp_of_functions(*a, zeroed=False))
+    assert verdict.diagnosis == "the model did not learn"
+    assert "set to zero before each backward()" in verdict.message

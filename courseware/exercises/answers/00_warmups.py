@@ -175,7 +175,7 @@ MLP_BIGRAM = Exercise(
     mistakes=(
         Mistake("the target is the input", "Your model predicts the character that it was given. The target is the *next* one: train_ids[i + 1] for the input train_ids[i]."),
         Mistake("softmax before the loss", "Your model returns probabilities. F.cross_entropy takes logits and applies the softmax itself: leave the last layer linear."),
-        Mistake("the model did not learn", f"Its validation loss is above {HIGHEST} nats per character. Does the optimizer step after backward()? Is the learning rate right?"),
+        Mistake("the model did not learn", f"Its validation loss is above {HIGHEST} nats per character. Are the old gradients set to zero before each backward()? Does the optimizer step after it? Is the learning rate right?"),
         Mistake("the loss of the training part", "The number that you report is the loss on the training text. Evaluate on val_ids."),
         Mistake("a sum instead of a mean", "The number that you report is summed over all positions; it would grow with the text. F.cross_entropy takes the mean by default."),
         Mistake("bits instead of nats", "You divided by ln 2. That is bits per character, a fine unit, but the task asks for nats.",

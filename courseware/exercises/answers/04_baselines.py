@@ -30,7 +30,7 @@ def _probe_entropy(answer):
     yield "four rows of three logits", loss
 
     yield "logits of 1000", answer(torch.tensor([[1000.0, 0.0]]), torch.tensor([0]))
-    yield "logits of -1000", answer(torch.tensor([[-1000.0, 1000.0]]), torch.tensor([0]))
+    yield "a target 2000 below the largest logit", answer(torch.tensor([[-1000.0, 1000.0]]), torch.tensor([0]))
     mixed = torch.tensor([[1000.0, 999.0], [-1000.0, -1001.0]])
     yield "a row near 1000 and one near -1000", answer(mixed, torch.tensor([0, 1]))
     called = bool({"cross_entropy", "log_softmax"} & calls.names)

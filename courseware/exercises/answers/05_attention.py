@@ -61,7 +61,7 @@ ATTENTION_HEAD = Exercise(
 
 def _probe_step(answer):
     for n_new, n_cached in ((1, 4), (3, 2), (4, 0), (2, 5)):
-        yield f"{n_new} new tokens after {n_cached} in the cache", answer(n_new, n_cached)
+        yield f"{n_new} new and {n_cached} cached tokens", answer(n_new, n_cached)
 
 
 STEP_MASK = Exercise(
