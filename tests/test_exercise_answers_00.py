@@ -231,6 +231,18 @@ def codec_from_one(text):
     return lambda s: [table[c] for c in s], lambda ids: [back[i] for i in ids]
 
 
+def codec_of_a_list(text):
+    letters = list(text)
+    letters.sort()
+    return lambda s: [letters.index(c) for c in s], lambda ids: "".join(letters[i] for i in ids)
+
+
+def codec_of_a_list_by_dictionary(text):
+    back = dict(enumerate(sorted(text)))
+    ids_of = {c: i for i, c in back.items()}
+    return lambda s: [ids_of[c] for c in s], lambda ids: "".join(map(back.get, ids))
+
+
 def mlp_of_functions(
     train_ids,
     val_ids,
@@ -313,6 +325,8 @@ CODEC = [
         "two things at once: in order of appearance, and the unknown becomes -1",
     ),
     (codec_from_one, "two things at once: ids begin at 1, and decode returns a list"),
+    (codec_of_a_list, "a character stands more than once"),
+    (codec_of_a_list_by_dictionary, "a character stands more than once"),
     (
         lambda text: (lambda s: [*map(ord, s)], lambda ids: "".join(map(chr, ids))),
         "Unicode numbers as ids",

@@ -72,6 +72,7 @@ ANSWERS = [
     ("extend_alphabet", extended_by_insertion, ""),
     ("extend_alphabet", lambda a, t: "".join([*a, *sorted({*t}.difference(a))]), ""),
     ("extend_alphabet", extended_in_order, "in order of appearance"),
+    ("extend_alphabet", lambda a, t: a + t.translate({ord(c): None for c in a}), "appended as they come"),
     ("extend_alphabet", lambda a, t: "".join(sorted({*a, *t})), "old ids changed"),
     ("extend_alphabet", lambda a, t: "".join(sorted({*t}.difference(a))), "only the new characters"),
     ("extend_alphabet", lambda a, t: "".join(sorted(c for c in t if c not in a)),

@@ -28,6 +28,8 @@ EXTEND = Exercise(
                 edit=("- set(alphabet)", "")),
         Mistake("in order of appearance", "The new characters follow the text's order. Another text with the same letters would number them differently: sort them.",
                 edit=("sorted(set(text) - set(alphabet))", "dict.fromkeys(c for c in text if c not in alphabet)")),
+        Mistake("appended as they come", "You append every character that the alphabet lacks, in the text's order and as often as it occurs. Take each new character once, and sort them.",
+                edit=("sorted(set(text) - set(alphabet))", "c for c in text if c not in alphabet")),
         Mistake("in the order of a set", "You joined a set as it comes. Its order changes from one start of Python to the next, and the ids with it: sort it.",
                 edit=("sorted(set(text) - set(alphabet))", "set(text) - set(alphabet)")),
         Mistake("only the new characters", "The old alphabet is missing from your result. The model still needs all of its characters.",
