@@ -31,6 +31,12 @@ def entropy_of_softmax(logits, targets, small=0.0, reduce=torch.mean, log=torch.
     return reduce(-log(chosen + small))
 
 
+def entropy_of_shares(logits, targets):
+    exponentials = (logits - logits.max()).exp()
+    shares = exponentials / exponentials.sum(1)[:, None]
+    return -shares.gather(1, targets[:, None]).log().mean()
+
+
 def entropy_by_masking(logits, targets, shift=lambda x: x.amax(1, keepdim=True)):
     x = logits - shift(logits)
     one_hot = torch.nn.functional.one_hot(targets, x.shape[1])
@@ -83,6 +89,7 @@ ANSWERS = [
     ("cross_entropy", lambda x, y: entropy_of_softmax(x, y, 1e-9), "a small number added before the logarithm"),
     ("cross_entropy", lambda x, y: entropy_of_softmax(x, y, log=lambda p: p), "the logarithm is missing"),
     ("cross_entropy", lambda x, y: entropy_by_masking(x, y, torch.max), "one maximum for all rows"),
+    ("cross_entropy", entropy_of_shares, "one maximum for all rows"),
     ("cross_entropy", lambda x, y: entropy_by_masking(x, y, lambda x: 0), "overflow"),
     ("cross_entropy", lambda x, y: entropy_of_softmax(x, y, reduce=lambda loss: loss, log=torch.log2), "wrong shape"),
     ("cross_entropy", lambda x, y: entropy_by_masking(x, y) * -len(x),
