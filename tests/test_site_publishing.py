@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
@@ -12,6 +14,7 @@ import nbformat
 import pytest
 import yaml
 from docutils import nodes, utils
+from nbformat.sign import NotebookNotary
 
 from courseware import paths
 from courseware.site.colab import BRANCH, FOLDERS, setup_cell, write_copies
@@ -220,6 +223,22 @@ def test_the_built_site_has_its_files(pages):
     assert (pages / FEED).is_file()
     assert (pages / PICTURE).is_file()
     assert (pages / ".nojekyll").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("bash") is None, reason="mybinder.org's script needs bash")
+def test_mybinder_signs_the_notebooks_so_that_their_figures_are_shown(tmp_path):
+    environment = os.environ | {
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
+        "JUPYTER_DATA_DIR": str(tmp_path),
+        "MINIGPT_DATA": str(tmp_path),
+    }
+    subprocess.run(["bash", "binder/postBuild"], cwd=paths.ROOT, env=environment, check=True)
+
+    notary = NotebookNotary(data_dir=str(tmp_path))
+    for folder in (paths.NOTEBOOKS, paths.ROOT / "exercises", paths.ROOT / "solutions"):
+        for path in folder.glob("[0-9]*.ipynb"):
+            assert notary.check_signature(nbformat.read(path, as_version=4)), path.name
 
 
 @pytest.mark.slow
