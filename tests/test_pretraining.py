@@ -96,6 +96,34 @@ def test_skipped_documents_of_a_compressed_file_are_counted_by_reason(tmp_path):
     assert manifest["counts"] == expected
 
 
+def test_a_document_without_a_score_is_below_any_limit(tmp_path):
+    rows = [{"text": f"good {i}", "score": score} for i, score in enumerate((None, 0.1, 0.3, 1.0))]
+    (tmp_path / "x.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    config = dataclasses.replace(SMALL, min_score=0.2, val_fraction=0.5)
+
+    manifest = prepare(str(tmp_path / "x.jsonl"), tmp_path / "out", config, progress=False)
+
+    assert manifest["counts"] == {"seen": 4, "low score": 2, "kept": 2}
+
+
+def test_a_fraction_just_above_all_but_one_document_is_kept_as_it_is(tmp_path):
+    lots = {
+        f"{i}": int.from_bytes(hashlib.sha256(f"{i}".encode()).digest()[:8], "big")
+        for i in range(20_000)
+    }
+    # A float holds 53 of its 64 bits, so the last ones have to be zeros.
+    highest = next(i for i, lot in lots.items() if lot % 2**12 == 0 and lot > 2**63)
+    lower = [i for i, lot in lots.items() if lot < lots[highest]][:5]
+    rows = [{"text": f"text {i}", "id": i} for i in (*lower, highest)]
+    (tmp_path / "x.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    config = dataclasses.replace(SMALL, val_fraction=lots[highest] / 2**64)
+
+    manifest = prepare(str(tmp_path / "x.jsonl"), tmp_path / "out", config, progress=False)
+
+    assert "split" not in manifest
+    assert len(documents_of(tmp_path / "out", "train")) == 1
+
+
 # ---------------------------------------------------------------- sources that cannot be used
 
 

@@ -295,6 +295,7 @@ def test_a_run_can_be_made_longer_and_says_what_follows(tmp_path, capsys):
     assert "from step 60 to 80" in said.out
     assert "planned for 60 steps and now for 80" in said.err
     assert "keeps its warm-up of 6 steps" in said.err
+    assert "the learning rate jumps up" in said.err
     rates = [record["lr"] for record in history_of(tmp_path / "run")]
     assert len(rates) == 80
     assert rates[60] > 2 * rates[59], "the rate jumps up, as it says"
@@ -310,6 +311,14 @@ def test_an_interrupted_run_can_be_made_longer(monkeypatch, tmp_path, capsys):
     pretraining.main([*options_of(tmp_path), "--steps", "12"])
 
     assert "from step 3 to 12" in capsys.readouterr().out
+
+
+def test_a_run_that_is_made_shorter_says_that_its_rate_falls_faster(monkeypatch, tmp_path, capsys):
+    assert interrupted_run(monkeypatch, tmp_path, press_at(3)) == 130
+
+    pretraining.main([*options_of(tmp_path), "--steps", "6"])
+
+    assert "the learning rate falls faster" in capsys.readouterr().err
 
 
 def test_a_warm_up_that_is_asked_for_is_not_changed(tmp_path):
