@@ -38,7 +38,7 @@ from courseware import paths
 from courseware.chat import command
 from courseware.chat.published import published_models
 from courseware.chat.server import MOST_BYTES, PAGE, application
-from courseware.chat.writing import Models
+from courseware.chat.writing import Desk, Models, Writing
 from minigpt_lib.assistant import SETTINGS, SYSTEM, Assistant
 from minigpt_lib.generation import TextGenerator
 
@@ -408,6 +408,44 @@ def test_others_answer_while_a_model_is_loaded(home, script, tmp_path):
     assert answer_in(events_of(slow[0])) == "Slow."
 
 
+def test_a_server_that_ends_does_not_wait_for_a_model(home, tmp_path):
+    loading, go_on = threading.Event(), threading.Event()
+
+    def load() -> None:
+        loading.set()
+        go_on.wait(PATIENCE)
+
+    desk = Desk()
+    models = Models(home, published(tmp_path, "robot", loading=load))
+    client = TestClient(application(models, desk), base_url="http://localhost")
+    refused: list[Any] = []
+    body = question("Hello", ("robot", []))
+    asking = threading.Thread(target=lambda: refused.append(client.post("/api/answer", json=body)))
+    asking.start()
+    assert loading.wait(PATIENCE)
+
+    desk.close()
+    asking.join(PATIENCE)
+    go_on.set()
+
+    assert refused[0].status_code == 503
+    assert refused[0].json() == {"error": "The server has been stopped."}
+
+
+def test_an_answer_that_begins_when_the_server_ends_is_stopped(home, script):
+    events: list[Any] = []
+    desk = Desk()
+    writing = Writing([Models(home).assistant("sft")], "Hello", events.append)
+
+    assert desk.take()
+    desk.close()
+    desk.begin(writing)
+    desk.wait()
+
+    assert [event and event["end"] for event in events] == ["stopped", None]
+    assert script.pieces == 0
+
+
 def test_smollm2_is_offered_only_with_chapter_19_and_its_package(monkeypatch):
     def missing() -> Path:
         raise FileNotFoundError("SmolLM2 is not installed.")
@@ -613,9 +651,15 @@ def test_a_port_that_is_taken_is_not_used_twice():
 
 
 class Command:
-    """`python -m courseware.chat` in a folder of its own."""
+    """`python -m courseware.chat` in a folder of its own, or a `program` that prepares it."""
 
-    def __init__(self, root: Path, *arguments: str, browser: Path | None = None) -> None:
+    def __init__(
+        self,
+        root: Path,
+        *arguments: str,
+        browser: Path | None = None,
+        program: Path | None = None,
+    ) -> None:
         environment = {
             **os.environ,
             "MINIGPT_ROOT": str(root),
@@ -624,13 +668,16 @@ class Command:
         }
         if browser is not None:
             environment["BROWSER"] = f"{browser} %s"
+        started = ["-m", "courseware.chat"] if program is None else [str(program)]
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "courseware.chat", *arguments],
+            [sys.executable, *started, *arguments],
             cwd=root,
             env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             encoding="utf-8",
+            # Tests that a script has started with `&` ignore Ctrl-C.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         self.first_line = self.process.stdout.readline()
 
@@ -688,6 +735,49 @@ def test_the_command_opens_the_browser_and_ends_on_ctrl_c_in_the_middle_of_an_an
     assert command.process.returncode == 0
 
 
+ENDLESS = """
+import runpy
+from pathlib import Path
+
+import torch
+
+from courseware.chat import published
+from courseware.chat.writing import Source
+
+
+def load():
+    Path("loading").touch()
+    while True:
+        torch.rand(100, 100) @ torch.rand(100, 100)
+
+
+file = Path(__file__)
+published.published_models = lambda: {"endless": Source(file, "", load, published=True)}
+runpy.run_module("courseware.chat", run_name="__main__")
+"""
+
+
+@pytest.mark.slow
+def test_the_command_ends_on_ctrl_c_while_a_model_is_loaded(start, tmp_path):
+    program = tmp_path / "endless.py"
+    program.write_text(ENDLESS, encoding="utf-8")
+    command = start("--no-browser", "--port", "0", program=program)
+    answers: list[http.client.HTTPResponse] = []
+    body = question("Hello", ("endless", []))
+    asking = threading.Thread(
+        target=lambda: answers.append(begin_to_ask(command.address, body)), daemon=True
+    )
+    asking.start()
+    wait_for((tmp_path / "loading").exists, "the model is being loaded")
+
+    text = command.press_ctrl_c()
+
+    assert (text, command.process.returncode) == ("", 0)
+    asking.join()
+    assert answers[0].status == 503
+    assert "stopped" in json.loads(answers[0].read())["error"]
+
+
 @pytest.mark.parametrize("arguments", [[], ["--no-browser"]])
 def test_the_browser_is_opened_unless_it_is_unwanted(monkeypatch, capsys, arguments):
     def run(*_: Any) -> None:
@@ -703,6 +793,15 @@ def test_the_browser_is_opened_unless_it_is_unwanted(monkeypatch, capsys, argume
     printed = capsys.readouterr().out
     assert len(opened) == (0 if arguments else 1)
     assert all(address in printed for address in opened)
+
+
+@pytest.mark.parametrize("port", ["65536", "-1", "http", ""])
+def test_what_is_no_port_is_refused_in_a_sentence(capsys, port):
+    with pytest.raises(SystemExit) as ended:
+        command.main([f"--port={port}"])
+
+    assert ended.value.code == 2
+    assert f"expected a number from 0 to 65535, got {port!r}" in capsys.readouterr().err
 
 
 @pytest.mark.slow

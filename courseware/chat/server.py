@@ -11,15 +11,18 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import concurrent.futures
 import contextlib
+import functools
 import hashlib
 import json
 import re
 import socket
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import uvicorn
 from starlette.applications import Starlette
@@ -39,6 +42,7 @@ MOST_BYTES = 1_000_000  # of a request; a conversation of a thousand turns has a
 PATIENCE = 1.0  # seconds that a question waits for the end of an answer that was just stopped
 
 Endpoint = Callable[[Request], Awaitable[ASGIApp]]
+Result = TypeVar("Result")
 
 
 class Refused(Exception):
@@ -111,6 +115,21 @@ def _guarded(endpoint: Endpoint) -> Endpoint:
             return JSONResponse({"error": str(error)}, 400)
 
     return answer
+
+
+def _begin(function: Callable[[], Result]) -> concurrent.futures.Future[Result]:
+    """Call a function in a thread of its own, for whose end neither the server nor Python waits."""
+    result: concurrent.futures.Future[Result] = concurrent.futures.Future()
+    result.set_running_or_notify_cancel()
+
+    def call() -> None:
+        try:
+            result.set_result(function())
+        except Exception as error:
+            result.set_exception(error)
+
+    threading.Thread(target=call, daemon=True).start()
+    return result
 
 
 # --- the page ---
@@ -189,7 +208,7 @@ class ChatServer:
     async def about(self, request: Request) -> Response:
         """Return the names of the models, the default system message of each, and the default settings."""
         try:
-            sources = await asyncio.to_thread(self.models.sources)
+            sources = await self._result(self.models.sources)
         except FileNotFoundError as error:
             raise Refused(503, str(error)) from None
         systems = {name: source.system for name, source in sources.items()}
@@ -199,23 +218,23 @@ class ChatServer:
         """Return {"examples": questions to begin with} of a model, once it is in memory."""
         content = await _body(request)
         name = _take(content, "model", str)
-        return JSONResponse({"examples": await asyncio.to_thread(self.models.examples, name)})
+        return JSONResponse({"examples": await self._result(self.models.examples, name)})
 
     async def stats(self, request: Request) -> Response:
         """Return {"stats": how full the window is} of a conversation."""
         assistant = await self._assistant(await _body(request))
-        stats = await asyncio.to_thread(assistant.stats)
+        stats = await self._result(assistant.stats)
         return JSONResponse({"stats": asdict(stats)})
 
     async def save(self, request: Request) -> Response:
         """Return the file of a conversation, as the class Assistant writes it."""
         assistant = await self._assistant(await _body(request))
-        text = await asyncio.to_thread(saved, assistant)
+        text = await self._result(saved, assistant)
         return Response(text, media_type="application/json")
 
     async def _assistant(self, content: dict[str, Any]) -> Assistant:
         """Return the assistant in the conversation of a request: {"model", "messages", "settings"}."""
-        return await asyncio.to_thread(
+        return await self._result(
             self.models.assistant,
             _take(content, "model", str),
             _take(content, "messages", list),
@@ -225,8 +244,8 @@ class ChatServer:
     async def load(self, request: Request) -> Response:
         """Return {"messages", "settings"} of the text of a saved conversation."""
         content = await _body(request)
-        assistant = await asyncio.to_thread(self.models.assistant, _take(content, "model", str))
-        await asyncio.to_thread(load, assistant, _take(content, "file", str))
+        assistant = await self._result(self.models.assistant, _take(content, "model", str))
+        await self._result(load, assistant, _take(content, "file", str))
         return JSONResponse({"messages": assistant.messages, "settings": assistant.settings})
 
     async def answer(self, request: Request) -> ASGIApp:
@@ -242,7 +261,7 @@ class ChatServer:
                 loop.call_soon_threadsafe(events.put_nowait, event)
 
         # First, because it may have to load a model, and others need not wait for that.
-        writing = await asyncio.to_thread(self._prepare, content, notify)
+        writing = await self._result(self._prepare, content, notify)
         if await request.is_disconnected():  # somebody did not want to wait for the model
             return Response(status_code=204)
         if not await self._take_desk():
@@ -250,6 +269,20 @@ class ChatServer:
 
         self.desk.begin(writing)
         return _Stream(writing, events)
+
+    async def _result(self, function: Callable[..., Result], *arguments: Any) -> Result:
+        """Return what a function returns that may take long, such as one that loads a model.
+
+        Raises Refused if the server is to end before that.
+        """
+        begun = _begin(functools.partial(function, *arguments))
+        result = asyncio.wrap_future(begun)
+        while not result.done():
+            if self.desk.closed:
+                result.cancel()  # the thread goes on, but nobody hears of it
+                raise Refused(503, "The server has been stopped.")
+            await asyncio.wait([result], timeout=0.05)
+        return result.result()
 
     async def _take_desk(self) -> bool:
         """Take the desk; return whether that was possible within PATIENCE."""
@@ -307,16 +340,15 @@ def new_server(models: Models, desk: Desk | None = None) -> uvicorn.Server:
     return uvicorn.Server(config)
 
 
-async def _serve(listener: socket.socket, models: Models) -> None:
-    desk = Desk()
+async def _serve(listener: socket.socket, models: Models, desk: Desk) -> None:
     server = new_server(models, desk)
 
-    async def stop_writing() -> None:
+    async def close_desk() -> None:
         while not server.should_exit:
             await asyncio.sleep(0.05)
-        await asyncio.to_thread(desk.clear)
+        desk.close()
 
-    watcher = asyncio.create_task(stop_writing())
+    watcher = asyncio.create_task(close_desk())
     await server.serve(sockets=[listener])
     await watcher
 
@@ -324,6 +356,10 @@ async def _serve(listener: socket.socket, models: Models) -> None:
 def run(listener: socket.socket, models: Models) -> None:
     """Serve the page on this socket until Ctrl-C, which also stops an answer that is being written.
 
-    Raises KeyboardInterrupt when it has ended.
+    A model that is being loaded is not waited for. Raises KeyboardInterrupt when the server has ended.
     """
-    asyncio.run(_serve(listener, models))
+    desk = Desk()
+    try:
+        asyncio.run(_serve(listener, models, desk))
+    finally:
+        desk.wait()

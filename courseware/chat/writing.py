@@ -224,9 +224,13 @@ def _unread(assistant: Assistant, question: str) -> int:
 
 
 class Desk:
-    """Where one question at a time is answered."""
+    """Where one question at a time is answered.
+
+    closed: whether the server is about to end; what begins then is stopped at once.
+    """
 
     def __init__(self) -> None:
+        self.closed = False
         self._taken = threading.Lock()
         self._writing: Writing | None = None
 
@@ -242,11 +246,17 @@ class Desk:
     def begin(self, writing: Writing) -> None:
         """Start to write at the desk that was taken; the last event of `writing` must lead to `leave`."""
         self._writing = writing
+        if self.closed:
+            writing.stop()
         writing.start()
 
-    def clear(self, seconds: float = 5.0) -> None:
-        """Stop what is being written, and wait for its end, but no longer than this."""
-        writing = self._writing
-        if writing is not None:
+    def close(self) -> None:
+        """Stop what is being written; returns at once."""
+        self.closed = True
+        if (writing := self._writing) is not None:
             writing.stop()
+
+    def wait(self, seconds: float = 5.0) -> None:
+        """Wait for the end of what is being written, but no longer than this."""
+        if (writing := self._writing) is not None:
             writing.join(seconds)
