@@ -128,7 +128,8 @@ def test_models_are_named_and_examples_come_with_them(client):
     systems = {"preferences": SYSTEM, "sft": SYSTEM}
     assert about == {"models": [*systems], "systems": systems, "settings": SETTINGS}
     assert client.post("/api/examples", json={"model": "sft"}).json() == {"examples": EXAMPLES}
-    assert client.post("/api/examples", json={"model": "gpt-9"}).json() == {"examples": []}
+    unknown = client.post("/api/examples", json={"model": "gpt-9"})
+    assert unknown.status_code == 400 and "'gpt-9'" in unknown.json()["error"]
 
 
 def test_an_answer_comes_piece_by_piece(client, script):
@@ -466,9 +467,13 @@ def test_what_is_wrong_with_a_published_model_is_told_when_it_is_chosen(
     client = local_client(Models(home, published_models))
 
     assert client.get("/api/about").json()["systems"]["smollm2"] == ""
-    refused = client.post("/api/answer", json=question("Hi", ("smollm2", [])))
-    assert refused.status_code == 400
-    assert "damaged.gguf is no sound GGUF file" in refused.json()["error"]
+    for path, body in (
+        ("answer", question("Hi", ("smollm2", []))),
+        ("examples", {"model": "smollm2"}),
+    ):
+        refused = client.post(f"/api/{path}", json=body)
+        assert refused.status_code == 400
+        assert "damaged.gguf is no sound GGUF file" in refused.json()["error"]
     assert answer_in(events_of(client.post("/api/answer", json=question()))) == "a" * 64
 
 
@@ -868,6 +873,10 @@ class Visit:
         """Return what the page says to the person, or nothing."""
         return self.page.inner_text("#note") if self.page.is_visible("#note") else ""
 
+    def heard(self) -> list[str]:
+        """Return what a screen reader has heard."""
+        return [text.strip() for text in self.page.locator("#spoken p").all_text_contents()]
+
     def focused(self) -> str:
         """Return the id or the text of the element that has the focus."""
         return self.page.evaluate("document.activeElement.id || document.activeElement.textContent")
@@ -1173,11 +1182,10 @@ def test_the_page_says_that_a_model_is_being_loaded(robots, script):
     script.say("Beep.")
     visit = robots(lambda: go_on.wait(PATIENCE))
     visit.page.wait_for_selector(f"#examples :text('{EXAMPLES[0]}')")
-    heard = "[...document.querySelectorAll('#spoken p')].map((p) => p.textContent)"
 
     visit.page.select_option("#model-0", "robot")
     visit.page.wait_for_selector("#stats :text('Loading robot')")
-    assert "Loading robot …" in visit.page.evaluate(heard)
+    assert "Loading robot …" in visit.heard()
     assert not visit.page.is_visible("#examples")
 
     visit.type("Hello")
@@ -1193,7 +1201,38 @@ def test_the_page_says_that_a_model_is_being_loaded(robots, script):
     visit.page.press("#text", "Enter")
     visit.wait()
     assert visit.turns() == [["Hello", "Beep."]]
-    assert "robot is loaded." in visit.page.evaluate(heard)
+    assert "robot is loaded." in visit.heard()
+    assert not visit.errors
+
+
+@browser_test
+def test_the_page_says_that_a_model_could_not_be_loaded(robots):
+    go_on = threading.Event()
+
+    def fail() -> None:
+        go_on.wait(PATIENCE)
+        raise ValueError("robot.gguf is damaged.")
+
+    visit = robots(fail)
+    visit.page.wait_for_selector(f"#examples :text('{EXAMPLES[0]}')")
+    visit.page.select_option("#model-0", "robot")
+    visit.page.wait_for_selector("#stats :text('Loading robot')")
+
+    go_on.set()
+    visit.page.wait_for_selector("#note.alert")
+    visit.page.wait_for_function("() => state.loading.size === 0")
+    assert visit.note() == "robot.gguf is damaged."
+    assert sorted(visit.heard()) == [
+        "Loading robot …",
+        "robot could not be loaded.",
+        "robot.gguf is damaged.",
+    ]
+    assert visit.page.inner_text("#stats") == ""
+    assert not visit.page.is_visible("#examples")
+
+    visit.page.select_option("#model-0", "sft")
+    visit.page.wait_for_selector("#note", state="hidden")
+    visit.page.wait_for_selector(f"#examples :text('{EXAMPLES[0]}')")
     assert not visit.errors
 
 
@@ -1482,17 +1521,16 @@ def test_a_screen_reader_hears_whole_sentences(visit, script):
         " wrong",
     ]
     script.say(pieces)
-    heard = "[...document.querySelectorAll('#spoken p')].map((p) => p.textContent.trim())"
     visit.type("Hello")
     visit.page.wait_for_function(
         "() => document.querySelector('.answer .said')?.textContent.endsWith('can')"
     )
-    assert visit.page.evaluate(heard) == ["Answering …", "I am small."]
+    assert visit.heard() == ["Answering …", "I am small."]
     assert visit.page.locator("#turns").evaluate("(list) => list.closest('[aria-live]')") is None
 
     go_on.set()
     visit.wait()
-    assert visit.page.evaluate(heard) == ["Answering …", "I am small.", "I can be wrong"]
+    assert visit.heard() == ["Answering …", "I am small.", "I can be wrong"]
     assert visit.page.get_attribute("#spoken", "aria-live") == "polite"
 
 

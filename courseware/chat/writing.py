@@ -73,11 +73,8 @@ class Models:
         return found
 
     def examples(self, name: str) -> list[str]:
-        """Return questions to begin with; none for a model that cannot be opened."""
-        try:
-            return self._open(name).examples
-        except (ValueError, OSError):
-            return []
+        """Return questions to begin with; ValueError or OSError if there is no such model, or it cannot be opened."""
+        return self._open(name).examples
 
     def assistant(
         self,
