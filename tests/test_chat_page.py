@@ -31,6 +31,7 @@ from chat_servers import (
     serve,
     wait_for,
 )
+from handlers import handlers_put_back
 from starlette.testclient import TestClient
 
 import minigpt_lib.interop
@@ -798,6 +799,26 @@ def test_the_browser_is_opened_unless_it_is_unwanted(monkeypatch, capsys, argume
     printed = capsys.readouterr().out
     assert len(opened) == (0 if arguments else 1)
     assert all(address in printed for address in opened)
+
+
+@pytest.mark.parametrize(
+    ("before", "meanwhile"),
+    [(signal.default_int_handler, signal.SIG_DFL), (signal.SIG_IGN, signal.SIG_IGN)],
+    ids=["usual", "ignored"],
+)
+def test_no_package_swallows_ctrl_c_while_it_is_imported(monkeypatch, before, meanwhile):
+    handlers = []
+
+    def note(*_: Any) -> None:
+        handlers.append(signal.getsignal(signal.SIGINT))
+
+    monkeypatch.setattr(Models, "sources", note)
+    monkeypatch.setattr("courseware.chat.server.run", note)
+    with handlers_put_back():
+        signal.signal(signal.SIGINT, before)
+        command.main(["--no-browser", "--port", "0"])
+
+    assert handlers == [meanwhile, before]
 
 
 @pytest.mark.parametrize("port", ["65536", "-1", "http", ""])

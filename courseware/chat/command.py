@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
+import signal
 import socket
 import sys
 import threading
 import webbrowser
+from collections.abc import Iterator
 
 PORT = 8160  # chapter 16; nothing well known listens there
 
@@ -44,13 +47,29 @@ def _open_browser(address: str) -> None:
     threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
 
 
-def _serve(chosen: argparse.Namespace) -> None:
-    from courseware.chat.published import published_models
-    from courseware.chat.server import run
-    from courseware.chat.writing import Models
+@contextlib.contextmanager
+def _ending_at_once() -> Iterator[None]:
+    """Let Ctrl-C end the process without a KeyboardInterrupt, which packages may swallow while they are imported."""
+    before = signal.getsignal(signal.SIGINT)
+    if before is not signal.default_int_handler:  # a script's `&` ignores Ctrl-C
+        yield
+        return
 
-    models = Models(published=published_models)
-    models.sources()  # without any, there is nothing to talk with
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _serve(chosen: argparse.Namespace) -> None:
+    with _ending_at_once():
+        from courseware.chat.published import published_models
+        from courseware.chat.server import run
+        from courseware.chat.writing import Models
+
+        models = Models(published=published_models)
+        models.sources()  # without any, there is nothing to talk with
 
     with listening_socket(chosen.port) as listener:
         address = f"http://127.0.0.1:{listener.getsockname()[1]}/"
