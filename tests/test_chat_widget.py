@@ -109,7 +109,7 @@ def test_the_sliders_change_the_settings(window):
 def test_messages_that_are_no_longer_read_are_pale_and_reset_forgets_all(window):
     for _ in range(8):
         window.say("And once more, to fill the context")
-    assert "opacity:.45" in window.log.value
+    assert "opacity:.65" in window.log.value
 
     window.reset.click()
 

@@ -109,7 +109,7 @@ def draw(data: dict[str, Any], token: int, layer: int | None) -> str:
         elif j == len(weights):
             style += ";outline:2px solid currentColor"
         else:
-            style += ";opacity:.4"
+            style += ";opacity:.65"
         mark = html.escape(text).replace("\n", "⏎\n")
         parts.append(f'<span style="{style}">{mark}</span>')
     return (
@@ -127,7 +127,7 @@ def transcript(messages: Sequence[Mapping[str, str]], unread: int = 0) -> str:
         if message["role"] != "system":
             is_pale = said < unread
             said += 1
-        opacity = ";opacity:.45" if is_pale else ""
+        opacity = ";opacity:.65" if is_pale else ""
         rows.append(
             f'<div style="margin:.3em 0;line-height:1.5;white-space:pre-wrap;overflow-wrap:anywhere{opacity}">'
             f"<b>{_NAMES[message['role']]}:</b> {html.escape(message['content'])}</div>"

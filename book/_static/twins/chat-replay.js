@@ -39,7 +39,7 @@ export function boxes(data, token, layer) {
     let style = "border-radius:3px;padding:1px 0";
     if (j < weights.length) style += `;background:rgba(0,114,178,${((0.75 * weights[j]) / most).toFixed(2)})`;
     else if (j === weights.length) style += ";outline:2px solid currentColor";
-    else style += ";opacity:.4";
+    else style += ";opacity:.65";
     return [text.replaceAll("\n", "⏎\n"), style];
   });
 }
