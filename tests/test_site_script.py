@@ -58,6 +58,11 @@ def proof(claim: str, against: str = "") -> str:
         ("by hand", "worked out by hand"),
         ("worked by hand", "worked out by hand"),
         ("counted by hand", "counted by hand"),
+        (
+            "by hand, and groups without a difference",
+            "worked out by hand, and against groups without a difference",
+        ),
+        ("by hand, numpy", "worked out by hand, and against numpy"),
         ("a calculation by hand", "against a calculation by hand"),
         ("F.gelu", "against F.gelu"),
     ],
@@ -82,6 +87,24 @@ def test_what_to_click_stands_behind_the_last_word_of_a_folded_cell(open_body):
 
     shape = page.locator("summary .cell-role").evaluate("el => getComputedStyle(el).display")
     assert shape == "inline"
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("import math", "imports, 1 lines"),
+        ("_A: int = 1\nB = 2\nb = B == 2", "B, b, _A, 3 lines"),
+        ("_A = 1\n\nclass _B:\n    C = 1\n\nasync def d(x):\n    e = x", "d, _B, 7 lines"),
+        ("\n".join(f"def f{i}(): ..." for i in range(9)), "f0, f1, f2 and 6 more, 9 lines"),
+    ],
+    ids=["imports", "constants", "private", "many"],
+)
+def test_a_folded_cell_of_the_library_says_what_it_defines(open_body, code, said):
+    page = open_body("<p>A sentence.</p>" + FOLD.format(source=f"#| export\n{code}\n"))
+
+    assert (
+        page.locator("summary .cell-role").inner_text().strip() == f"Library {said} of minigpt_lib"
+    )
 
 
 @pytest.mark.parametrize(
@@ -121,6 +144,64 @@ def test_a_name_with_a_number_stays_whole(open_body):
     assert broken == "nowrap"
 
 
+def test_a_name_or_number_with_a_hyphen_stays_whole(open_body):
+    page = open_body("<p>DeepSeek-R1 at 2e-4, an end-user, and SmolLM2-135M-Instruct.</p>")
+
+    assert page.locator(".together").all_inner_texts() == ["DeepSeek-R1", "2e-4", "SmolLM2-135M"]
+
+
+def test_a_short_option_in_code_stays_whole_and_a_long_one_may_break(open_body):
+    words = ["--help", "--" + "very-long-" * 9]
+    code = " ".join(
+        f'<code class="literal"><span class="pre">{word}</span></code>' for word in words
+    )
+    page = open_body(f'<div style="width: 100px">write xx {code}</div>')
+
+    lines = [
+        word.evaluate("el => el.getClientRects().length") for word in page.locator(".pre").all()
+    ]
+    assert lines[0] == 1
+    assert lines[1] > 1
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_the_sign_behind_a_heading_begins_no_line(open_body, width):
+    sign = '<a class="headerlink" href="#">#</a>'
+    page = open_body(
+        f'<h2 style="width: fit-content">A long_heading</h2><h2>A long_heading{sign}</h2>'
+    )
+    page.set_viewport_size({"width": width, "height": 844})
+    page.evaluate(
+        "() => { const [a, b] = document.querySelectorAll('h2'); b.style.width = `${a.clientWidth + 1}px`; }"
+    )
+
+    bare, signed = [box.bounding_box()["height"] for box in page.locator("h2").all()]
+    shown = page.locator(".headerlink").is_visible()
+    page.set_viewport_size({"width": 390, "height": 844})
+    assert signed == bare
+    assert shown is (width > 600)
+
+
+@pytest.mark.parametrize("terms", [3, 5, 40])
+def test_no_formula_loses_its_last_digits(open_body, terms):
+    tex = "".join("<mn>0.345</mn><mo>+</mo>" for _ in range(terms))
+    math = f'<span class="math"><math>{tex}<mn>0.3397</mn></math></span>'
+    # The theme lets no formula out of its line.
+    theme = "<style>span.math { display: inline-flex; max-width: 100%; overflow-y: hidden }</style>"
+    page = open_body(f"{theme}<p>{math}.</p>")
+
+    formula = page.locator("span.math")
+    cut = formula.evaluate("el => el.scrollWidth > el.clientWidth")
+    if cut:
+        formula.evaluate("el => el.scrollTo(el.scrollWidth, 0)")
+        assert formula.evaluate("el => el.scrollLeft") > 0
+        assert formula.get_attribute("tabindex") == "0"
+    assert cut is (terms == 40)
+    size = formula.evaluate("el => parseFloat(getComputedStyle(el).fontSize)")
+    assert size >= 12
+
+
 def test_the_space_at_the_beginning_of_code_is_shown(open_body):
     code = '<code class="literal"> <span class="pre">?a+</span></code>'
     page = open_body(f"<p>{code}</p><p>{code.replace('> <', '><')}</p>")
@@ -146,6 +227,15 @@ def test_the_words_of_a_wide_figure_stay_readable_on_a_phone(open_body):
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
 
 
+def edge(output):
+    """Return how far the colours of a row differ at the right edge from those in the middle."""
+    picture = Image.open(io.BytesIO(output.screenshot())).convert("L")
+    row = 100
+    return abs(
+        picture.getpixel((picture.width - 2, row)) - picture.getpixel((picture.width // 2, row))
+    )
+
+
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_a_shadow_says_that_a_figure_goes_on_behind_the_edge(open_body, theme):
     figure = '<figure class="mg-figure"><svg viewBox="0 0 9 3" style="width: {0}px; height: 200px"></svg></figure>'
@@ -154,16 +244,34 @@ def test_a_shadow_says_that_a_figure_goes_on_behind_the_edge(open_body, theme):
     page.evaluate("theme => document.documentElement.dataset.theme = theme", theme)
     page.evaluate("() => document.body.style.background = 'var(--pst-color-background)'")
 
-    def edge(output):
-        """Return how far the colours of a row differ at the right edge from those in the middle."""
-        picture = Image.open(io.BytesIO(output.screenshot())).convert("L")
-        return abs(
-            picture.getpixel((picture.width - 2, 100)) - picture.getpixel((picture.width // 2, 100))
-        )
-
     narrow, wide = page.locator(".text_html").all()
     assert edge(narrow) == 0
     assert edge(wide) > 30
 
     wide.evaluate("el => el.scrollTo(el.scrollWidth, 0)")
     assert edge(wide) == 0
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize(
+    "box",
+    [
+        '<div class="highlight"><pre style="overflow: auto; height: 200px">{0}</pre></div>',
+        '<div class="pst-scrollable-table-container"><table style="width: 100%; border-collapse: collapse">'
+        '<tr style="height: 200px; background: var(--pst-color-table-row-zebra-low-bg)"><td>{0}</td></tr>'
+        "</table></div>",
+    ],
+    ids=["code", "table"],
+)
+def test_a_shadow_says_that_code_or_a_table_goes_on_behind_the_edge(open_body, box, theme):
+    inside = '<div style="width: {0}px">x</div>'
+    page = open_body("".join(box.format(inside.format(width)) for width in (200, 700)))
+    page.evaluate("theme => document.documentElement.dataset.theme = theme", theme)
+    page.evaluate("() => document.body.style.background = 'var(--pst-color-background)'")
+
+    narrow, wide = page.locator(".highlight pre, .pst-scrollable-table-container").all()
+    assert edge(narrow) < 5
+    assert edge(wide) > 15
+
+    wide.evaluate("el => el.scrollTo(el.scrollWidth, 0)")
+    assert edge(wide) < 5

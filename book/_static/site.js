@@ -32,8 +32,21 @@ const ROLES = {
 
 /** Say what a proof was compared with; one that names nothing was worked out by hand, as the table of proofs says. */
 function comparison(reference = "by hand") {
-  if (/^(worked )?by hand$/.test(reference)) return "worked out by hand";
+  const byHand = reference.match(/^(?:worked )?by hand(?:, (?:and )?(.+))?$/);
+  if (byHand) return "worked out by hand" + (byHand[1] ? `, and against ${byHand[1]}` : "");
   return /^(counted|written out) by hand$/.test(reference) ? reference : `against ${reference}`;
+}
+
+/** Say what a folded cell gives to the library: the names that it defines, the public ones first, and its length. */
+function contents(source) {
+  const lines = source.trim().split("\n").slice(1);
+  const defined = lines.map((line) => line.match(/^(?:class|(?:async )?def) (\w+)/)?.[1]).filter(Boolean);
+  const constants = lines.map((line) => line.match(/^([A-Za-z_]\w*)(?:: [^=]+)? = /)?.[1]).filter(Boolean);
+  const names = defined.length ? defined : constants;
+  const sorted = [...names.filter((name) => !name.startsWith("_")), ...names.filter((name) => name.startsWith("_"))];
+  const more = sorted.length > 4 ? ` and ${sorted.length - 3} more` : "";
+  const named = (more ? sorted.slice(0, 3) : sorted).join(", ") || "imports";
+  return `${named}${more}, ${lines.length} lines of minigpt_lib`;
 }
 
 /** Say in words, above the cell, what its first line means, such as `#| export`. */
@@ -46,7 +59,9 @@ function labelCells() {
     const claim = code.textContent.match(/^#\|\s*check:\s*([^|\n]+?)\s*(?:\|\s*against:\s*(.+))?\n/);
     const fold = cell.querySelector("details.hide > summary");
     const announced = fold && !cell.previousElementSibling?.matches("div.cell"); // the sentence above says the claim
-    const meaning = claim ? [announced ? "" : claim[1], comparison(claim[2])].filter(Boolean).join(", ") : rest[0];
+    let meaning = rest[0];
+    if (claim) meaning = [announced ? "" : claim[1], comparison(claim[2])].filter(Boolean).join(", ");
+    else if (fold && role === "export") meaning = contents(code.textContent);
     const label = Object.assign(document.createElement("div"), { className: "cell-role" });
     label.append(Object.assign(document.createElement("strong"), { textContent: name }), " ", meaning);
     cell.classList.add(`role-${role}`);
@@ -79,7 +94,7 @@ function wrapMessages() {
   }
 }
 
-/** Keep a full stop with the formula before it, and the number of a name such as GPT-2 with the name. */
+/** Keep a full stop with the formula before it, and the parts of GPT-2, DeepSeek-R1, 2e-4 or `--help` with each other. */
 function keepTogether() {
   const together = (...parts) => {
     const span = Object.assign(document.createElement("span"), { className: "together" });
@@ -95,7 +110,7 @@ function keepTogether() {
     after.before(together(formula, mark));
   }
 
-  const name = /\b([A-Z]{3}-\d\w*)/;
+  const name = /\b([A-Z][A-Za-z0-9]+-[A-Z]?\d\w*|\d[\d.]*e-\d+)/;
   const article = document.querySelector(".bd-article");
   const walker = article && document.createTreeWalker(article, NodeFilter.SHOW_TEXT);
   const texts = [];
@@ -105,6 +120,11 @@ function keepTogether() {
   }
   for (const text of texts) {
     text.replaceWith(...text.data.split(name).map((part, i) => (i % 2 ? together(part) : part)));
+  }
+
+  for (const word of document.querySelectorAll(":not(pre) > code.literal .pre")) {
+    const { length } = word.textContent;
+    word.classList.toggle("together", length < 25 && word.textContent.includes("-")); // 25 fit on the smallest phone
   }
 }
 
@@ -124,10 +144,21 @@ function widenFigures() {
   }
 }
 
+/** Set a formula smaller that is wider than its line: it can't break, and a number must not lose its last digits. */
+function fitFormulas(root) {
+  const formulas = [...root.querySelectorAll("span.math")];
+  formulas.forEach((formula) => (formula.style.fontSize = ""));
+  const shares = formulas.map((formula) => formula.clientWidth / formula.scrollWidth);
+  formulas.forEach((formula, i) => {
+    // What is left is for the full stop. Below three quarters the formula scrolls.
+    if (shares[i] > 0 && shares[i] < 1) formula.style.fontSize = `${Math.max(0.75, 0.96 * shares[i])}em`;
+  });
+}
+
 /** Make whatever scrolls sideways reachable with the keyboard. */
-function focusScrollers() {
-  const wide = ".bd-article pre, .cell_output, .cell_output .output, .pst-scrollable-table-container, .strip, div.math";
-  for (const el of document.querySelectorAll(wide)) {
+function focusScrollers(root) {
+  const wide = ".bd-article pre, .cell_output, .cell_output .output, .pst-scrollable-table-container, .strip, .math";
+  for (const el of root.querySelectorAll(wide)) {
     if (el.scrollWidth > el.clientWidth) el.tabIndex = 0; // also where the theme saw a folded one, and wrote -1
   }
 }
@@ -168,7 +199,12 @@ keepTogether();
 widenFigures();
 nameControls();
 await mountTwins();
-focusScrollers();
-addEventListener("resize", focusScrollers);
-addEventListener("toggle", focusScrollers, true); // what a fold hides has no width until it opens
+
+const fit = (root) => {
+  fitFormulas(root);
+  focusScrollers(root);
+};
+fit(document);
+addEventListener("resize", () => fit(document));
+addEventListener("toggle", (event) => fit(event.target), true); // what a fold hides has no width until it opens
 document.documentElement.dataset.ready = "true";
