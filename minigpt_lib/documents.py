@@ -160,11 +160,12 @@ def _judge(row: Row, config: DataConfig) -> tuple[_Document | None, str]:
     if fault := _fault(text, score, config):
         return None, fault
 
+    identity = row.get("id")
     try:
         raw = text.encode()
+        str(identity).encode()
     except UnicodeEncodeError:
         raise ValueError("half of a surrogate pair in string is invalid.") from None
-    identity = row.get("id")
     if identity in (None, ""):  # equal texts share an id, so they stay together
         identity = hashlib.sha256(raw).hexdigest()[:32]
     return _Document(str(identity), text, len(text), len(raw)), "kept"

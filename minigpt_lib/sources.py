@@ -158,10 +158,20 @@ def _json_rows(file: Path) -> Iterator[Row]:
         lines: Any = stream  # fsspec types it as a list of files
         for number, line in enumerate(lines, 1):
             if number == 1 and line.lstrip().startswith("["):
-                yield from json.loads(line + lines.read())
+                yield from _json_list(line + lines.read())
                 return
             if line.strip():
                 yield _json_object(line.strip(), number)
+
+
+def _json_list(text: str) -> list[Row]:
+    rows = json.loads(text)
+    for number, row in enumerate(rows, 1):
+        if not isinstance(row, dict):
+            raise ValueError(
+                f"JSON parse error in row {number}: {row!r:.40} is no object; expected a list of objects"
+            )
+    return rows
 
 
 def _json_object(line: str, number: int) -> Row:
@@ -214,7 +224,7 @@ def _read_files(files: Iterable[str], read: Callable[[Path], Iterator[Row]]) -> 
     for file in map(Path, files):
         try:
             yield from read(file)
-        except (*_BROKEN, ValueError) as error:
+        except (*_BROKEN, ValueError, RecursionError) as error:
             size = f"{file} ({file.stat().st_size:,} bytes)"
             reason = str(error).splitlines()[0].rstrip(".")
             advice = ""

@@ -230,6 +230,29 @@ def test_a_nul_byte_is_named(tmp_path):
     assert "cp1252" not in message
 
 
+@pytest.mark.parametrize("item", ["1", "null", '"a text"', '["text"]'])
+def test_an_item_of_a_json_list_that_is_no_object_is_named_by_file_and_row(tmp_path, item):
+    (tmp_path / "a.json").write_text(f'[{{"text": "one"}},\n{item}]', encoding="utf-8")
+
+    words = ["a.json", "row 2", "is no object", "expected a list of objects"]
+    refused(words, prepared, tmp_path, tmp_path / "out")
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.jsonl"])
+def test_brackets_without_end_are_named_by_their_file(tmp_path, name):
+    (tmp_path / name).write_text("[" * 100_000, encoding="utf-8")
+
+    refused([name, "cannot be read", "recursion"], prepared, tmp_path, tmp_path / "out")
+
+
+def test_half_of_a_surrogate_pair_in_an_id_is_named_by_file_and_row(tmp_path):
+    rows = '{"text": "one", "id": "1"}\n{"text": "two", "id": "\\udc00"}\n'
+    (tmp_path / "a.jsonl").write_text(rows, encoding="utf-8")
+
+    words = ["a.jsonl, row 2", "half of a surrogate pair"]
+    refused(words, prepared, tmp_path, tmp_path / "out")
+
+
 @pytest.mark.parametrize(
     ("line", "reason"),
     [('{"text": "b', "Unterminated string"), ("[1]", "is no object"), ("b", "Expecting value")],
