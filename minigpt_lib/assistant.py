@@ -23,7 +23,7 @@ from torch import Tensor
 
 from minigpt_lib.baselines import evaluating
 from minigpt_lib.bpe import BPETokenizer
-from minigpt_lib.chat import FORMATS, ChatTokenizer, Dialog
+from minigpt_lib.chat import ChatTokenizer, Dialog, chat_of
 from minigpt_lib.generation import GenerationConfig, TextGenerator
 from minigpt_lib.model import MiniGPT
 
@@ -288,10 +288,10 @@ def _open_model(folder: str | Path) -> tuple[MiniGPT, ChatTokenizer]:
         base = BPETokenizer.load(file)
     except ValueError as error:
         raise ValueError(f"{file} holds no tokenizer: {error}") from error
-    for name, form in FORMATS.items():
-        if set(form.controls) <= base.special_tokens.keys():
-            return model, ChatTokenizer(base, name)
-    raise ValueError(f"{file} has no format's control tokens: was this model taught to answer?")
+    chat = chat_of(base)
+    if chat is None:
+        raise ValueError(f"{file} has no format's control tokens: was this model taught to answer?")
+    return model, chat
 
 
 _OPTIONAL = ("top_k", "top_p", "min_p", "seed")  # settings that None switches off

@@ -8,6 +8,7 @@ Written by notebooks/14_sft.ipynb (chapter 14): edit it there.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +23,7 @@ __all__ = [
     "FORMATS",
     "ROLES",
     "answer_ids",
+    "chat_of",
     "ChatFormat",
     "ChatTokenizer",
     "Dialog",
@@ -178,6 +180,13 @@ def format_llama3(messages: Dialog, add_generation_prompt: bool = False) -> str:
     return _written(messages, FORMATS["llama3"], add_generation_prompt)
 
 
+def _with_special_tokens(tokenizer: BPETokenizer, names: dict[str, int]) -> BPETokenizer:
+    """Return a tokenizer of the same kind, such as one that normalises its text, with these special tokens."""
+    other = copy.copy(tokenizer)
+    BPETokenizer.__init__(other, tokenizer.ranks, names, tokenizer.pattern, tokenizer.unk_token)
+    return other
+
+
 class ChatTokenizer:
     """Dialogs as tokens, and which of them are learned: the assistant's words and the end of its turn.
 
@@ -198,7 +207,7 @@ class ChatTokenizer:
             if name not in names:
                 names[name] = free
                 free += 1
-        self.base = BPETokenizer(tokenizer.ranks, names, tokenizer.pattern, tokenizer.unk_token)
+        self.base = _with_special_tokens(tokenizer, names)
         self.end = names[self.form.end]
         self.controls = frozenset(names[name] for name in self.form.controls)
         self._sizes = {i: len(token) for token, i in tokenizer.ranks.items()}  # in bytes
@@ -256,6 +265,14 @@ class ChatTokenizer:
         if system is not None:
             messages.insert(0, {"role": "system", "content": system})
         return self.render(messages, add_generation_prompt=True)[0]
+
+
+def chat_of(tokenizer: BPETokenizer) -> ChatTokenizer | None:
+    """Return the ChatTokenizer of the first format in FORMATS whose control tokens a tokenizer has, or None."""
+    for name, form in FORMATS.items():
+        if set(form.controls) <= tokenizer.special_tokens.keys():
+            return ChatTokenizer(tokenizer, name)
+    return None
 
 
 def answer_ids(

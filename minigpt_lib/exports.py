@@ -35,7 +35,7 @@ from minigpt_lib.bpe import (
     BPETokenizer,
 )
 from minigpt_lib.char_tokenizer import CharTokenizer
-from minigpt_lib.chat import FORMATS, ChatFormat, ChatTokenizer
+from minigpt_lib.chat import ChatFormat, ChatTokenizer, chat_of
 from minigpt_lib.checkpoints import atomic_write
 from minigpt_lib.families import config_to_gguf, config_to_hf, parts, rope_factors
 from minigpt_lib.interop import (
@@ -972,27 +972,20 @@ class _ExportOptions:
     tokenizer: Path | None = None  # its file; None: tokenizer.json in the model's folder
 
 
-def _with_chat(base: BPETokenizer) -> BPETokenizer | ChatTokenizer:
-    """Return a ChatTokenizer if the tokenizer has the control tokens of a format."""
-    for name, form in FORMATS.items():
-        if set(form.controls) <= base.special_tokens.keys():
-            return ChatTokenizer(base, name)
-    return base
-
-
 def _opened(
     name: str, tokenizer: Path | None
 ) -> tuple[MiniGPT, BPETokenizer | ChatTokenizer | CharTokenizer]:
     """Return the model of this name, folder or file, and its tokenizer."""
     if tokenizer is None:
         model, base = load(name)
-        return model, _with_chat(base)
+        return model, chat_of(base) or base
 
     model = MiniGPT.from_pretrained(find_model(name))
     if not tokenizer.is_file():
         raise FileNotFoundError(f"there is no {tokenizer}.")
     try:
-        return model, _with_chat(BPETokenizer.load(tokenizer))
+        base = BPETokenizer.load(tokenizer)
+        return model, chat_of(base) or base
     except ValueError:
         return model, CharTokenizer.load(tokenizer)
 

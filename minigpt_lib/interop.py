@@ -20,7 +20,7 @@ import torch
 
 from minigpt_lib.assistant import Assistant, _data_folder, find_model, trained_models
 from minigpt_lib.bpe import GPT2_PATTERN, LLAMA3_PATTERN, SMOLLM2_PATTERN, BPETokenizer
-from minigpt_lib.chat import FORMATS, ChatTokenizer
+from minigpt_lib.chat import chat_of
 from minigpt_lib.families import Part, config_from_gguf, config_from_hf, parts, register_attentions
 from minigpt_lib.model import GPTConfig, MiniGPT
 from minigpt_lib.terminal import main as talk
@@ -535,14 +535,13 @@ def open_assistant(source: str | Path = "smollm2", **options: Any) -> Assistant:
     """
     path = _located(source)
     model, tokenizer = load(path)
-    known = tokenizer.special_tokens.keys()
-    fitting = [name for name, form in FORMATS.items() if set(form.controls) <= known]
-    if not fitting:
+    chat = chat_of(tokenizer)
+    if chat is None:
         raise ValueError(
             f"{source}: it has no format's control tokens, so it was not taught to chat."
         )
     options.setdefault("system", default_system(_template(path)))
-    return Assistant(model, ChatTokenizer(tokenizer, fitting[0]), **options)
+    return Assistant(model, chat, **options)
 
 
 def _template(path: Path) -> str:
@@ -557,7 +556,8 @@ def _template(path: Path) -> str:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Run chapter 16's command line, which then also knows `--model smollm2`."""
+    """Run chapter 16's command line, which then also knows `--model smollm2`, and Qwen's attention."""
+    register_attentions()
     talk(argv, {"smollm2": open_assistant})
 
 

@@ -35,7 +35,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.types import Receive, Scope, Send
 
 from minigpt_lib.assistant import SETTINGS, SYSTEM, Assistant, find_model
-from minigpt_lib.chat import FORMATS, ChatTokenizer
+from minigpt_lib.chat import ChatTokenizer, chat_of
 from minigpt_lib.data import _Tokenizer
 from minigpt_lib.generation import GenerationConfig, TextGenerator, _Reader
 from minigpt_lib.interop import load
@@ -120,7 +120,8 @@ class Engine:
 
         base = tokenizer.base if isinstance(tokenizer, ChatTokenizer) else tokenizer
         self._stops = tuple(getattr(base, "special_tokens", {}).values())
-        self._longest = max(map(len, getattr(base, "ranks", ["x"])))  # bytes of a token
+        # Bytes of a token; without ranks it is a character, which has at most 4 in UTF-8.
+        self._longest = max(map(len, getattr(base, "ranks", [])), default=4)
 
         self._jobs: deque[_Job] = deque()
         self._changed = threading.Condition()
@@ -716,11 +717,8 @@ def _served_model(
         if options.model is None:
             raise
         model, base = load(options.model)
-        names = base.special_tokens.keys()
-        formats = [name for name, form in FORMATS.items() if set(form.controls) <= names]
-        tokenizer = ChatTokenizer(base, formats[0]) if formats else base
         name = options.name or Path(options.model).stem
-        return model, tokenizer, options.context, name
+        return model, chat_of(base) or base, options.context, name
 
     assistant = Assistant.open(folder, context=options.context, max_new_tokens=1)
     return assistant.model, assistant.chat, assistant.context, options.name or folder.name

@@ -26,7 +26,7 @@ from minigpt_lib.chat import FORMATS, ChatTokenizer
 from minigpt_lib.exports import export_gguf, export_hf, export_onnx, export_web, exports_main
 from minigpt_lib.families import register_attentions
 from minigpt_lib.generation import TextGenerator
-from minigpt_lib.interop import load
+from minigpt_lib.interop import NormalizedBPETokenizer, load
 from minigpt_lib.model import GPTConfig, MiniGPT
 from minigpt_lib.positions import RopeScaling
 
@@ -378,12 +378,14 @@ def test_the_command_exports_a_model(tmp_path):
     assert MiniGPT.from_pretrained(tmp_path / "run"), "the run is as it was"
 
 
-def test_a_tokenizer_is_a_chat_tokenizer_only_with_the_control_tokens_of_a_format():
+def test_a_chat_with_a_tokenizer_that_normalises_is_written_with_its_normalizer():
     plain = train_bpe(SAMPLE, 300)
-    assert exports._with_chat(plain) is plain
-    for name, form in FORMATS.items():
-        with_controls = train_bpe(SAMPLE, 300, form.controls)
-        assert exports._with_chat(with_controls).format == name
+    qwens = NormalizedBPETokenizer(plain.ranks, plain.special_tokens, plain.pattern)
+
+    for tokenizer, normalizer in ((plain, None), (qwens, {"type": "NFC"})):
+        vocabulary = exports._vocabulary(ChatTokenizer(tokenizer))
+        files = exports._tokenizer_files(vocabulary, max_seq_len=64)
+        assert files["tokenizer.json"]["normalizer"] == normalizer
 
 
 def test_the_module_is_a_program():

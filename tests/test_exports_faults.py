@@ -238,8 +238,8 @@ FAULTS = {
     "the dtype of the page is not passed on": (COMMAND, 'options.dtype or "float32"', '"float32"'),
     "a chat format is lost": (
         COMMAND,
-        "if set(form.controls) <= base.special_tokens.keys():",
-        "if False:",
+        "model, base = load(name)\n        return model, chat_of(base) or base",
+        "return load(name)",
     ),
     "any folder is written to": (
         REFUSALS,

@@ -26,11 +26,11 @@ from courseware.checks.published import (
 )
 from courseware.checks.refusals import refused
 from minigpt_lib import families, interop
-from minigpt_lib.bpe import BPETokenizer
+from minigpt_lib.bpe import BPETokenizer, train_bpe
 from minigpt_lib.chat import ChatTokenizer, reply
 from minigpt_lib.generation import TextGenerator
 from minigpt_lib.interop import load, report, tokenizer_from_gguf, tokenizer_from_hf
-from minigpt_lib.model import GPTConfig, MiniGPT
+from minigpt_lib.model import ATTENTIONS, GPTConfig, MiniGPT
 from minigpt_lib.weight_files import read_gguf
 
 IDS = torch.randint(400, (2, 40), generator=torch.Generator().manual_seed(1))
@@ -291,6 +291,38 @@ def test_the_command_talks_with_smollm2_without_a_copy_of_it(smollm2):
 
     assert (done.returncode, done.stderr) == (0, "")
     assert "Paris" in done.stdout
+
+
+@pytest.mark.parametrize("attention", ["qkv_bias", "qk_norm"])
+def test_the_command_talks_with_a_model_that_has_qwens_attention(
+    tmp_path, monkeypatch, capsys, attention
+):
+    families.register_attentions()
+    base = ChatTokenizer(train_bpe("Hello, who are you?", 260)).base
+    sizes = {"max_seq_len": 256, "n_embd": 16, "n_layer": 1, "n_head": 2}
+    model = MiniGPT(GPTConfig(base.vocab_size, attention=attention, **sizes))
+    model.save_pretrained(tmp_path)
+    base.save(tmp_path / "tokenizer.json")
+    for name in ("qkv_bias", "qk_norm"):  # as in a process that has not loaded a published model
+        monkeypatch.delitem(ATTENTIONS, name)
+
+    interop.main(["--model", str(tmp_path), "--forget", "-p", "Hello", "--max-new-tokens", "2"])
+
+    assert capsys.readouterr().err == ""
+
+
+def test_a_chat_with_a_tokenizer_that_normalises_normalises():
+    plain = train_bpe(30 * "caf\u00e9 ", 280)
+    qwens = interop.NormalizedBPETokenizer(plain.ranks, plain.special_tokens, plain.pattern)
+    written = "cafe\u0301"  # an e, and an accent by itself
+
+    assert ChatTokenizer(qwens).encode(written) == plain.encode("caf\u00e9")
+    assert ChatTokenizer(plain).encode(written) == plain.encode(written)
+    ids, labels = ChatTokenizer(qwens).render(
+        [{"role": "user", "content": written}, {"role": "assistant", "content": written}]
+    )
+    learned = [label for label in labels if label >= 0]
+    assert learned[:-1] == plain.encode("caf\u00e9") and ids.count(learned[0]) >= 2
 
 
 def test_the_command_says_how_to_install_smollm2(monkeypatch):

@@ -253,7 +253,7 @@ FAULTS = {
         "values = {}",
         TALK,
     ),
-    "a model without control tokens talks": ("    if not fitting:\n", "    if False:\n", TALK),
+    "a model without control tokens talks": ("    if chat is None:\n", "    if False:\n", TALK),
     "the command opens no published model": ('talk(argv, {"smollm2": open_assistant})', "talk(argv)", TALK),
     "pickles are fetched": ('if file.endswith(".safetensors") and', "if", HUB),
     "files of subfolders are fetched": (' and "/" not in file]', "]", HUB),

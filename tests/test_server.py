@@ -28,6 +28,7 @@ from courseware import paths
 from courseware.checks.servers import Address, running
 from minigpt_lib import server
 from minigpt_lib.assistant import SYSTEM
+from minigpt_lib.char_tokenizer import CharTokenizer
 from minigpt_lib.generation import TextGenerator
 from minigpt_lib.server import Engine, Limits, application
 
@@ -36,6 +37,18 @@ openai = pytest.importorskip("openai", reason="these tests need the package open
 PATIENCE = 30.0  # seconds; on a calm machine nothing here needs one
 CHAT_PATH = "/v1/chat/completions"
 STOP = tuple(CHAT.base.special_tokens.values())
+
+
+def test_a_text_is_not_too_long_where_a_token_is_a_character_of_several_bytes():
+    tokenizer = CharTokenizer("\u00e9\u20ac\U0001f600")
+    engine = Engine(tiny(max_seq_len=64), tokenizer)
+    try:
+        for character in tokenizer.alphabet:
+            engine.refuse_long(40 * character)  # 40 tokens, of 80, 120 and 160 bytes
+        with pytest.raises(server._ServerRefusal, match="more than 64"):
+            engine.refuse_long(300 * "\u20ac")
+    finally:
+        engine.close()
 
 
 @pytest.fixture(scope="module")

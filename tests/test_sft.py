@@ -20,6 +20,7 @@ from minigpt_lib.chat import (
     FORMATS,
     ChatTokenizer,
     answer_ids,
+    chat_of,
     fault_of,
     format_chatml,
     format_llama3,
@@ -86,6 +87,14 @@ def test_a_prompt_is_the_dialog_up_to_the_answer(dialog, name):
     assert whole[: len(prompt)] == prompt
     assert labels[len(prompt)] == whole[len(prompt)]
     assert labels[len(prompt) - 1] == -100
+
+
+def test_a_tokenizer_is_for_chats_only_with_the_control_tokens_of_a_format():
+    plain = train_bpe("What is it? It is late.", 300)
+    assert chat_of(plain) is None
+    for name, form in FORMATS.items():
+        with_controls = train_bpe("What is it? It is late.", 300, form.controls)
+        assert chat_of(with_controls).format == name
 
 
 KEYS = st.sampled_from(["role", "content", "x"])

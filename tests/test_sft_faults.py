@@ -103,6 +103,14 @@ FAULTS = {
         "names, tokenizer.pattern, tokenizer.unk_token)",
         "names, unk_token=tokenizer.unk_token)",
     ),
+    "the kind of tokenizer is lost": (
+        "other = copy.copy(tokenizer)",
+        "other = object.__new__(BPETokenizer)",
+    ),
+    "a format needs but one of its control tokens": (
+        "set(form.controls) <= tokenizer.special_tokens.keys()",
+        "set(form.controls) & tokenizer.special_tokens.keys()",
+    ),
     "only the last control tokens count": (
         "names[name] for name in self.form.controls)",
         "names[name] for name in self.form.controls[-2:])",
