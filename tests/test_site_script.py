@@ -92,7 +92,7 @@ def test_what_to_click_stands_behind_the_last_word_of_a_folded_cell(open_body):
 @pytest.mark.parametrize(
     ("code", "said"),
     [
-        ("import math", "imports, 1 lines"),
+        ("import math", "imports, 1 line"),
         ("_A: int = 1\nB = 2\nb = B == 2", "B, b, _A, 3 lines"),
         ("_A = 1\n\nclass _B:\n    C = 1\n\nasync def d(x):\n    e = x", "d, _B, 7 lines"),
         ("\n".join(f"def f{i}(): ..." for i in range(9)), "f0, f1, f2 and 6 more, 9 lines"),

@@ -46,7 +46,7 @@ function contents(source) {
   const sorted = [...names.filter((name) => !name.startsWith("_")), ...names.filter((name) => name.startsWith("_"))];
   const more = sorted.length > 4 ? ` and ${sorted.length - 3} more` : "";
   const named = (more ? sorted.slice(0, 3) : sorted).join(", ") || "imports";
-  return `${named}${more}, ${lines.length} lines of minigpt_lib`;
+  return `${named}${more}, ${lines.length} ${lines.length === 1 ? "line" : "lines"} of minigpt_lib`;
 }
 
 /** Say in words, above the cell, what its first line means, such as `#| export`. */
