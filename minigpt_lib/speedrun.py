@@ -289,14 +289,12 @@ def build(recipe: Recipe, vocab_size: int) -> MiniGPT:
         nn.init.normal_(model.head.weight, 0.0, recipe.init_std)
     if recipe.token_shift:
         model.embedding = ShiftedEmbedding(vocab_size, recipe.n_embd)
-        nn.init.normal_(model.embedding.weight, 0.0, recipe.init_std)
-    if recipe.ngrams > 1:
+    elif recipe.ngrams > 1:
         model.embedding = NgramEmbedding(
             vocab_size, recipe.n_embd, recipe.ngrams, recipe.ngram_rows
         )
-        nn.init.normal_(model.embedding.weight, 0.0, recipe.init_std)
-    if recipe.embedding_std is not None:
-        nn.init.normal_(model.embedding.weight, 0.0, recipe.embedding_std)
+    std = recipe.init_std if recipe.embedding_std is None else recipe.embedding_std
+    nn.init.normal_(model.embedding.weight, 0.0, std)
     if recipe.zero_init:
         for block in blocks:
             nn.init.zeros_(block.attention.proj.weight)
@@ -417,6 +415,7 @@ def race(recipe: Recipe, track: Track | None = None, seed: int = 0, eval_every: 
     """Run a recipe once and return the seconds of its steps and its score.
 
     track: by default the course's own. eval_every: steps between the points of the curve; 0: only the end.
+    Raises KeyboardInterrupt if Ctrl-C ends the run.
     """
     track = Track.shakespeare() if track is None else track
     trainer = trainer_of(recipe, track, seed, eval_every or recipe.steps)
@@ -425,6 +424,8 @@ def race(recipe: Recipe, track: Track | None = None, seed: int = 0, eval_every: 
     curve = []
     with contextlib.redirect_stdout(io.StringIO()):
         history = trainer.train()
+    if trainer.stop_asked:
+        raise KeyboardInterrupt  # a run that was broken off is no result
     for record in history:
         batch, block = recipe.batch_at(record["step"] - 1)
         seconds += batch * block / record["tokens_per_second"]
@@ -520,24 +521,25 @@ def paired(
 
 _SPRINT = Recipe(
     "sprint",
-    steps=170,
+    steps=130,
     batch_size=16,
+    n_head=2,
     position="rope",
     ffn="relu2",
     tie_weights=False,
     init_std=0.044,
     embedding_std=1.0,
     zero_init=True,
-    qk_norm=True,
+    token_shift=True,
     optimizer="muon",
-    lr=0.06,
-    adamw_lr=0.01,
+    lr=0.08,
+    adamw_lr=0.02,
     betas=(0.9, 0.95),
-    momentum=0.85,
+    momentum=0.8,
     weight_decay=0.0,
     schedule="linear",
     warmup_steps=0,
-    min_lr_ratio=0.0,
+    min_lr_ratio=0.1,
     precision="auto",
 )
 RECIPES = {
@@ -550,17 +552,21 @@ RECIPES = {
         steps=1300,
         batch_size=8,
         block_size=256,
-        token_shift=True,
+        n_head=4,
+        qk_norm=True,
         lr=0.03,
+        adamw_lr=0.01,
         momentum=0.95,
         weight_decay=0.1,
+        min_lr_ratio=0.0,
         stages=((0.4, 32, 64),),
     ),
     "ngrams": dataclasses.replace(
         _SPRINT,
         name="ngrams",
-        steps=46,
+        steps=43,
         batch_size=32,
+        token_shift=False,
         ngrams=5,
         adamw_lr=0.03,
     ),
@@ -721,7 +727,7 @@ def board_table(entries: Sequence[dict[str, Any]]) -> str:
 class _Options:
     """Enter a recipe in the race: run it beside the baseline, record it, and run it again from the record.
 
-    A recipe is a name (nanogpt, muon, sprint, marathon) or a Python file that defines RECIPE = Recipe(...).
+    A recipe is a name (nanogpt, muon, sprint, marathon, ngrams) or a Python file that defines RECIPE = Recipe(...).
     """
 
     recipe: str | None = None  # the runner; None: only show the board
@@ -733,7 +739,7 @@ class _Options:
 
 
 def speedrun_main(argv: list[str] | None = None) -> None:
-    """Run the command line: python -m minigpt_lib.speedrun --help. An error is a line, no traceback."""
+    """Run the command line: python -m minigpt_lib.speedrun --help. An error, or Ctrl-C, is a line, no traceback."""
     options = tyro.cli(_Options, args=argv, prog="python -m minigpt_lib.speedrun")
     threads = torch.get_num_threads()
     try:
@@ -745,6 +751,9 @@ def speedrun_main(argv: list[str] | None = None) -> None:
         print(board_table(read_board(options.board)))
     except (ValueError, OSError, RuntimeError) as error:
         raise SystemExit(f"{type(error).__name__}: {error}") from error
+    except KeyboardInterrupt:
+        print("Stopped. The run that was under way doesn't count; what is on the board stays.")
+        raise SystemExit(130) from None  # 128 + 2, the number of Ctrl-C's signal
     finally:
         torch.set_num_threads(threads)
 

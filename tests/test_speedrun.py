@@ -6,12 +6,14 @@ import dataclasses
 import json
 import math
 import os
+import signal
 import statistics
 import subprocess
 import sys
 
 import pytest
 import torch
+from handlers import handlers_put_back
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tools import help_of
@@ -65,9 +67,10 @@ NANOGPT |= {"warmup_steps": 100, "min_lr_ratio": 0.1, "schedule": "cosine", "opt
 NANOGPT |= {"tie_weights": True, "init_std": 0.02, "stages": (), "precision": "float32"}
 SPRINT = Recipe(
     "sprint",
-    steps=170,
+    steps=130,
     batch_size=16,
     block_size=64,
+    n_head=2,
     position="rope",
     norm="layer",
     ffn="relu2",
@@ -75,17 +78,17 @@ SPRINT = Recipe(
     init_std=0.044,
     embedding_std=1.0,
     zero_init=True,
-    qk_norm=True,
+    token_shift=True,
     optimizer="muon",
-    lr=0.06,
-    adamw_lr=0.01,
+    lr=0.08,
+    adamw_lr=0.02,
     betas=(0.9, 0.95),
-    momentum=0.85,
+    momentum=0.8,
     newton_steps=5,
     weight_decay=0.0,
     schedule="linear",
     warmup_steps=0,
-    min_lr_ratio=0.0,
+    min_lr_ratio=0.1,
     precision="auto",
 )
 
@@ -107,14 +110,23 @@ def test_the_recipes_are_those_that_were_measured():
             steps=1300,
             batch_size=8,
             block_size=256,
-            token_shift=True,
+            n_head=4,
+            qk_norm=True,
             lr=0.03,
+            adamw_lr=0.01,
             momentum=0.95,
             weight_decay=0.1,
+            min_lr_ratio=0.0,
             stages=((0.4, 32, 64),),
         ),
         dataclasses.replace(
-            SPRINT, name="ngrams", steps=46, batch_size=32, ngrams=5, adamw_lr=0.03
+            SPRINT,
+            name="ngrams",
+            steps=43,
+            batch_size=32,
+            token_shift=False,
+            ngrams=5,
+            adamw_lr=0.03,
         ),
     ]
     assert list(RECIPES.values()) == expected
@@ -187,7 +199,7 @@ def test_a_run_is_the_same_twice_and_differs_with_the_seed():
 
 @pytest.mark.parametrize("changes", [{"optimizer": "muon", "lr": 0.05}, {"lr": 0.01}])
 def test_a_longer_run_learns(changes):
-    recipe = dataclasses.replace(TINY, steps=40, batch_size=8, **changes)
+    recipe = dataclasses.replace(TINY, steps=43, batch_size=8, **changes)
     curve = race(recipe, TRACK, eval_every=10).curve
     losses = [loss for _, loss in curve]
 
@@ -302,6 +314,45 @@ def test_a_damaged_board_is_named_and_left_alone(tmp_path):
 
 
 @pytest.mark.slow
+def press_ctrl_c_at(monkeypatch, step):
+    """Let the batch of this step, the first is 0, come with Ctrl-C."""
+    usual = speedrun.get_batch
+    calls = iter(range(10_000))
+
+    def pressed(*arguments):
+        if next(calls) == step:
+            signal.raise_signal(signal.SIGINT)
+        return usual(*arguments)
+
+    monkeypatch.setattr(speedrun, "get_batch", pressed)
+
+
+@pytest.mark.parametrize(("step", "eval_every"), [(0, 0), (1, 1)])
+def test_a_run_that_was_broken_off_is_no_result(monkeypatch, step, eval_every):
+    press_ctrl_c_at(monkeypatch, step)
+    with handlers_put_back():
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        with pytest.raises(KeyboardInterrupt):
+            race(TINY, TRACK, eval_every=eval_every)
+
+
+def test_ctrl_c_ends_the_command_with_a_line_and_leaves_the_board(monkeypatch, tmp_path, capsys):
+    (tmp_path / "text.txt").write_text("to be or not to be " * 50, encoding="utf-8")
+    code = f"from minigpt_lib.speedrun import Recipe\nRECIPE = {TINY!r}\n"
+    (tmp_path / "mine.py").write_text(code, encoding="utf-8")
+    press_ctrl_c_at(monkeypatch, 1)
+    arguments = ["--recipe", "mine.py", "--baseline", "mine.py", "--text", "text.txt"]
+    monkeypatch.chdir(tmp_path)
+    with handlers_put_back():
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        with pytest.raises(SystemExit) as stopped:
+            speedrun.speedrun_main(arguments)
+
+    assert stopped.value.code == 130
+    assert "doesn't count" in capsys.readouterr().out
+    assert not (tmp_path / "leaderboard.jsonl").exists()
+
+
 def test_the_command_takes_a_file_that_imports_the_library(tmp_path):
     recipe = (
         "from minigpt_lib.speedrun import Recipe\n"

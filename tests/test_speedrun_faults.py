@@ -38,11 +38,10 @@ FAULTS = {
     "digits in another base": ("number * self.num_embeddings", "number * 10"),
     "only the last n-gram counts": ("            x = x + table(row)", "            x = table(row)"),
     "rows are not scrambled": ("(number * _HASH >> 16)", "number"),
-    "the n-grams are forgotten": ("    if recipe.ngrams > 1:\n", "    if False:\n"),
-    "n-grams keep torch's deviation": (
-        "        nn.init.normal_(model.embedding.weight, 0.0, recipe.init_std)\n"
-        "    if recipe.embedding_std",
-        "    if recipe.embedding_std",
+    "the n-grams are forgotten": ("    elif recipe.ngrams > 1:\n", "    elif False:\n"),
+    "embeddings keep torch's deviation": (
+        "    nn.init.normal_(model.embedding.weight, 0.0, std)\n",
+        "",
     ),
     "only its own values": (
         "self.mix[0] * v + self.mix[1] * self.first[0]",
@@ -62,7 +61,7 @@ FAULTS = {
     "QK-norm is forgotten": ('"qk_norm" if recipe.qk_norm else "causal"', '"causal"'),
     "the cap is forgotten": ("    if recipe.soft_cap:\n", "    if False:\n"),
     "the shift is forgotten": ("    if recipe.token_shift:\n", "    if False:\n"),
-    "embeddings keep their deviation": ("if recipe.embedding_std is not None:", "if False:"),
+    "embeddings keep their deviation": ("if recipe.embedding_std is None else", "if True else"),
     "the head is not zero": (
         "            nn.init.zeros_(model.head.weight)\n",
         "            pass\n",
